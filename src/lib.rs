@@ -1,1 +1,18 @@
-pub fn x(){}
+//! The openclaw gateway: puts the apps that run on a machine onto its tailnet,
+//! learns from Tailscale who is calling, and lets nobody else in.
+//!
+//! The rooms, in the direction a request travels:
+//!
+//! 1. [`ingress`] accepts connections and settles the facts about them.
+//! 2. [`authn`] says who the request belongs to.
+//! 3. [`authz`] says whether they may, and hands out a [`authz::Permit`].
+//! 4. [`proxy`] and [`api`] act, and only with a permit in hand.
+//!
+//! [`edge`] runs a request through them in one fixed order; [`app`] builds them
+//! all from a checked [`config::Config`]. [`domain`] holds the words they share.
+
+pub mod authz;
+pub mod body;
+pub mod config;
+pub mod domain;
+pub mod ingress;

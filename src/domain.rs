@@ -1,0 +1,17 @@
+//! The words every room shares: addresses, secrets, principals, routes, reasons.
+//!
+//! Nothing here does I/O, reads a clock or knows a request.
+
+pub mod access;
+pub mod addr;
+pub mod identity;
+pub mod reason;
+pub mod route;
+pub mod secret;
+
+pub use access::{Access, AccessEntry, Role, Who};
+pub use addr::{ClientAddr, LocalAddr, PeerAddr};
+pub use identity::{Principal, ProxyUser, SecretKind, TailnetNode, TailnetUser};
+pub use reason::Reason;
+pub use route::{HostMode, Public, Route, RouteName, RoutePrefix, Upstream, UpstreamAddr, UpstreamKind};
+pub use secret::{Secret, SecretDigest};

@@ -1,0 +1,117 @@
+//! Who a request belongs to.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+use openclaw_tailscale::{Login, StableNodeId};
+
+/// A person on a tailnet, as `whois` of an address said.
+#[derive(Clone, Debug)]
+pub struct TailnetUser {
+    /// The login name, compared by ASCII case only.
+    pub login: Login,
+    /// The control server's id for the user; pinned on first use.
+    pub user_id: i64,
+    /// What the user calls themself. A label: nothing is ever decided on it.
+    pub display_name: String,
+    /// The device the request came from.
+    pub node_id: StableNodeId,
+    /// The device's name without its final dot, or a computed one.
+    pub node_name: String,
+    /// Whether this is a member of our own tailnet (rulings 1.11); everybody
+    /// else was shared in and needs an entry that says `shared: true`.
+    pub member: bool,
+    /// Whether the device forwards other machines' traffic (threat rule 105).
+    pub router: bool,
+    /// The identity headers an upstream gets, built once per identity.
+    pub headers: IdentityHeaders,
+}
+
+/// The values of the identity headers, ready to be set.
+#[derive(Clone, Debug)]
+pub struct IdentityHeaders {
+    /// `Tailscale-User-Login`, RFC 2047 where it is not ASCII.
+    pub login: HeaderValue,
+    /// `Tailscale-User-Name`, RFC 2047 where it is not ASCII.
+    pub name: HeaderValue,
+    /// `Tailscale-User-Profile-Pic`; omitted when there is none.
+    pub profile_pic: Option<HeaderValue>,
+}
+
+/// A tagged machine on the tailnet. Never a person, whatever its profile says.
+#[derive(Clone, Debug)]
+pub struct TailnetNode {
+    /// The tags, each starting with `tag:`. Never empty.
+    pub tags: Vec<String>,
+    /// The device.
+    pub node_id: StableNodeId,
+    /// The device's name without its final dot, or a computed one.
+    pub node_name: String,
+    /// Whether the device forwards other machines' traffic.
+    pub router: bool,
+}
+
+/// A user that a trusted reverse proxy vouched for.
+#[derive(Clone, Debug)]
+pub struct ProxyUser {
+    /// The configured user header's value, trimmed; compared exactly.
+    pub name: String,
+    /// The same for the upstream, RFC 2047 where it is not ASCII.
+    pub header: HeaderValue,
+}
+
+/// Which shared secret was presented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SecretKind {
+    /// `gateway.auth.token`
+    Token,
+    /// `gateway.auth.password`
+    Password,
+}
+
+/// Who a request belongs to, after authentication and before authorization.
+#[derive(Clone, Debug)]
+pub enum Principal {
+    /// A person on the tailnet.
+    User(Arc<TailnetUser>),
+    /// A tagged machine on the tailnet.
+    Node(Arc<TailnetNode>),
+    /// A user that a trusted proxy named.
+    Proxy(Arc<ProxyUser>),
+    /// Whoever holds the token or password. `public` when the request came in
+    /// through Funnel, where a secret never carries the admin role.
+    SecretHolder {
+        /// Which secret.
+        kind: SecretKind,
+        /// Whether it came through Funnel.
+        public: bool,
+    },
+    /// A local process in mode `none`.
+    Local,
+    /// Anybody: a request without any credential, for routes open to all.
+    Public,
+}
+
+impl Principal {
+    /// Whether the identity is carried by the network rather than by something
+    /// the client deliberately sent: a page of another site could use it too,
+    /// so such requests pass the browser guard (rulings 5).
+    pub fn is_ambient(&self) -> bool {
+        matches!(self, Self::User(_) | Self::Node(_) | Self::Proxy(_) | Self::Local)
+    }
+
+    /// A short label for logs: `alice@example.com`, `tag:ci`, `proxy:bob`,
+    /// `token`, `local`, `public`. Control characters cannot occur: logins and
+    /// tags are checked when parsed, and proxy users when read.
+    pub fn label(&self) -> std::borrow::Cow<'_, str> {
+        match self {
+            Self::User(user) => user.login.as_str().into(),
+            Self::Node(node) => node.tags.join(",").into(),
+            Self::Proxy(user) => format!("proxy:{}", user.name).into(),
+            Self::SecretHolder { kind: SecretKind::Token, .. } => "token".into(),
+            Self::SecretHolder { kind: SecretKind::Password, .. } => "password".into(),
+            Self::Local => "local".into(),
+            Self::Public => "public".into(),
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Connections and the facts about them.
+//!
+//! This room binds, accepts, bounds and frames; it says who is at the other end
+//! of a socket and what came in with the request. It believes nothing a client
+//! wrote, except a forwarded chain from a configured proxy.
+
+pub mod conn;
+pub mod facts;
+
+pub use conn::{ConnFacts, Endpoint, ListenerKind, TlsFacts, UnixPeer};
+pub use facts::{IngressFacts, Via};
