@@ -6,12 +6,17 @@ pub mod access;
 pub mod addr;
 pub mod identity;
 pub mod reason;
+pub mod rfc2047;
 pub mod route;
 pub mod secret;
+pub mod tailnet;
 
 pub use access::{Access, AccessEntry, Role, Who};
 pub use addr::{ClientAddr, LocalAddr, PeerAddr};
 pub use identity::{Principal, ProxyUser, SecretKind, TailnetNode, TailnetUser};
 pub use reason::Reason;
-pub use route::{HostMode, Public, Route, RouteName, RoutePrefix, Upstream, UpstreamAddr, UpstreamKind};
+pub use route::{
+    HostMode, Public, Route, RouteName, RoutePrefix, Timeouts, Upstream, UpstreamAddr, UpstreamKind,
+};
 pub use secret::{Secret, SecretDigest};
+pub use tailnet::{Owner, Phase, Running, ServeFacts, ServeView, TailnetState};

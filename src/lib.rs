@@ -11,6 +11,7 @@
 //! [`edge`] runs a request through them in one fixed order; [`app`] builds them
 //! all from a checked [`config::Config`]. [`domain`] holds the words they share.
 
+pub mod authn;
 pub mod authz;
 pub mod body;
 pub mod config;

@@ -68,7 +68,7 @@ impl FromStr for Who {
         if text.contains(['*', ':']) || !is_sound_login(text) {
             return Err(refused());
         }
-        Login::new(text).map(Self::Login).map_err(|_| refused())
+        text.parse().map(Self::Login).map_err(|_| refused())
     }
 }
 

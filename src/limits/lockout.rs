@@ -239,7 +239,8 @@ mod tests {
         let locked = Attempt::Locked { retry_after: Duration::from_secs(300) };
         assert_eq!(wrong(&limiter, client("192.0.2.1"), now), locked);
         // The right secret is not looked at either.
-        let looked = limiter.attempt(client("192.0.2.1"), CLASS, now, || unreachable!("compared while locked"));
+        let looked =
+            limiter.attempt(client("192.0.2.1"), CLASS, now, || unreachable!("compared while locked"));
         assert_eq!(looked, locked);
         assert_eq!(wrong(&limiter, client("192.0.2.2"), now), Attempt::Wrong);
         let later = now + Duration::from_secs(300);

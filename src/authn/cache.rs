@@ -1,0 +1,277 @@
+//! Identities by address: one look-up however many wait, and never a stale one.
+//!
+//! Two levels. [`IdentityCache`] is shared by all workers and asks Tailscale;
+//! [`WorkerCache`] belongs to one worker and answers the warm path without a
+//! lock. Answers live 60 s, failures 5 s. An answer that is used is renewed
+//! before it ends, so an active peer waits once. Everything is forgotten when the
+//! epoch rises: another profile, another daemon, a changed netmap.
+
+mod admission;
+mod worker;
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use lru::LruCache;
+use openclaw_tailscale::{Error, WhoisSource};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, watch};
+
+pub use worker::WorkerCache;
+
+use self::admission::Admission;
+use super::network;
+use crate::domain::{Principal, Reason, TailnetState};
+
+/// Who is behind an address, or why that cannot be said.
+pub type Verdict = Result<Principal, Reason>;
+
+/// How long an answer is believed.
+pub const ANSWER_TTL: Duration = Duration::from_secs(60);
+/// How long a failure is.
+pub const FAILURE_TTL: Duration = Duration::from_secs(5);
+/// From this age on, a used answer is renewed in the background.
+pub const RENEW_AFTER: Duration = Duration::from_secs(45);
+/// Addresses kept.
+const CAPACITY: usize = 1024;
+/// Look-ups at once.
+const LOOKUPS: usize = 8;
+/// How long an address waits for its turn before it is told to come back.
+const MAX_WAIT: Duration = Duration::from_secs(2);
+
+/// An answer with its age.
+#[derive(Clone)]
+pub struct Answer {
+    /// The answer.
+    pub verdict: Verdict,
+    /// When it was given.
+    pub at: Instant,
+    /// The epoch it belongs to.
+    pub epoch: u64,
+}
+
+impl Answer {
+    fn ttl(&self) -> Duration {
+        match self.verdict {
+            Ok(_) => ANSWER_TTL,
+            Err(_) => FAILURE_TTL,
+        }
+    }
+
+    fn is_fresh(&self, now: Instant, epoch: u64) -> bool {
+        self.epoch == epoch && now.saturating_duration_since(self.at) < self.ttl()
+    }
+}
+
+enum Entry {
+    /// A look-up is under way; everybody waits for the same one.
+    Asking { answer: watch::Receiver<Option<Answer>>, epoch: u64 },
+    /// An answer; `renewing` while a newer one is under way.
+    Known { answer: Answer, renewing: bool },
+}
+
+struct Inner {
+    source: Arc<dyn WhoisSource>,
+    state: Arc<ArcSwap<TailnetState>>,
+    entries: Mutex<LruCache<IpAddr, Entry>>,
+    admission: Admission,
+    lookups: Arc<Semaphore>,
+    socket_lookups: Arc<Semaphore>,
+    /// Where look-ups run: the control thread, which reaps child processes.
+    control: Handle,
+}
+
+/// The shared cache.
+#[derive(Clone)]
+pub struct IdentityCache(Arc<Inner>);
+
+impl IdentityCache {
+    /// A cache that asks `source`, running its look-ups on `control`.
+    pub fn new(source: Arc<dyn WhoisSource>, state: Arc<ArcSwap<TailnetState>>, control: Handle) -> Self {
+        let capacity = NonZeroUsize::new(CAPACITY).unwrap_or(NonZeroUsize::MIN);
+        Self(Arc::new(Inner {
+            source,
+            state,
+            entries: Mutex::new(LruCache::new(capacity)),
+            admission: Admission::new(),
+            lookups: Arc::new(Semaphore::new(LOOKUPS)),
+            socket_lookups: Arc::new(Semaphore::new(LOOKUPS)),
+            control,
+        }))
+    }
+
+    /// Who is behind a tailnet address. The caller has checked that it is worth
+    /// asking about and that Tailscale runs.
+    pub async fn identify(&self, ip: IpAddr) -> Answer {
+        loop {
+            let state = self.0.state.load_full();
+            let epoch = state.epoch;
+            let now = Instant::now();
+            let waiting = match self.step(ip, epoch, now) {
+                Step::Known(answer) => return answer,
+                Step::Wait(receiver) => receiver,
+                Step::New => self.ask(ip, epoch),
+            };
+            match wait(waiting).await {
+                // The world changed while we waited: ask again.
+                Some(answer) if answer.epoch != self.0.state.load().epoch => continue,
+                Some(answer) => return answer,
+                None => return Answer { verdict: Err(Reason::WhoisUnavailable), at: Instant::now(), epoch },
+            }
+        }
+    }
+
+    /// Who is behind a loopback socket of tailscaled's: a miss costs the daemon
+    /// 180 ms, so never cached and at most eight at once (threat rule 28).
+    pub async fn identify_socket(&self, socket: SocketAddr) -> Verdict {
+        let permit = tokio::time::timeout(MAX_WAIT, self.0.socket_lookups.clone().acquire_owned()).await;
+        let Ok(Ok(permit)) = permit else { return Err(Reason::WhoisBusy) };
+        let inner = self.0.clone();
+        let asked = self.0.control.spawn(async move {
+            let _permit = permit;
+            inner.settle(inner.source.whois_tcp(socket).await)
+        });
+        asked.await.unwrap_or(Err(Reason::WhoisUnavailable))
+    }
+
+    /// Addresses that are known now, for tests and the readiness report.
+    pub fn len(&self) -> usize {
+        self.entries().len()
+    }
+
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn step(&self, ip: IpAddr, epoch: u64, now: Instant) -> Step {
+        let mut entries = self.entries();
+        let renew = match entries.get_mut(&ip) {
+            Some(Entry::Asking { answer, epoch: asked_in }) if *asked_in == epoch => {
+                return Step::Wait(answer.clone());
+            }
+            Some(Entry::Known { answer, renewing }) if answer.is_fresh(now, epoch) => {
+                let old = now.saturating_duration_since(answer.at) >= RENEW_AFTER;
+                let renew = old && !*renewing && answer.verdict.is_ok();
+                *renewing |= renew;
+                Some((answer.clone(), renew))
+            }
+            _ => None,
+        };
+        drop(entries);
+        match renew {
+            Some((answer, renew)) => {
+                if renew {
+                    self.renew(ip, epoch);
+                }
+                Step::Known(answer)
+            }
+            None => Step::New,
+        }
+    }
+
+    /// Starts the one look-up for an address, or joins the one under way.
+    fn ask(&self, ip: IpAddr, epoch: u64) -> watch::Receiver<Option<Answer>> {
+        let (sender, receiver) = watch::channel(None);
+        {
+            let mut entries = self.entries();
+            if let Some(Entry::Asking { answer, epoch: asked_in }) = entries.get(&ip)
+                && *asked_in == epoch
+            {
+                return answer.clone();
+            }
+            entries.put(ip, Entry::Asking { answer: receiver.clone(), epoch });
+        }
+        let this = self.clone();
+        self.0.control.spawn(async move {
+            // Admission is the look-up's business, not the waiters': five hundred
+            // requests of one peer are one new address.
+            let answer = if this.0.admission.admit(MAX_WAIT).await {
+                this.look_up(ip, epoch).await
+            } else {
+                Answer { verdict: Err(Reason::WhoisBusy), at: Instant::now(), epoch }
+            };
+            this.store(ip, answer.clone());
+            // Nobody may be waiting any more.
+            let _ = sender.send(Some(answer));
+        });
+        receiver
+    }
+
+    fn renew(&self, ip: IpAddr, epoch: u64) {
+        let this = self.clone();
+        self.0.control.spawn(async move {
+            let answer = this.look_up(ip, epoch).await;
+            match answer.verdict {
+                // Tailscale could not be asked: the old answer lives out its time.
+                Err(Reason::WhoisUnavailable | Reason::WhoisBusy) => this.renewal_failed(ip),
+                _ => this.store(ip, answer),
+            }
+        });
+    }
+
+    async fn look_up(&self, ip: IpAddr, epoch: u64) -> Answer {
+        let permit = tokio::time::timeout(MAX_WAIT, self.0.lookups.acquire()).await;
+        let verdict = match permit {
+            Ok(Ok(_permit)) => self.0.settle(self.0.source.whois(ip).await),
+            _ => Err(Reason::WhoisBusy),
+        };
+        Answer { verdict, at: Instant::now(), epoch }
+    }
+
+    fn store(&self, ip: IpAddr, answer: Answer) {
+        let mut entries = self.entries();
+        let busy = matches!(answer.verdict, Err(Reason::WhoisBusy));
+        if answer.epoch == self.0.state.load().epoch && !busy {
+            entries.put(ip, Entry::Known { answer, renewing: false });
+        } else {
+            // Asked in another world, or not asked at all: the next one asks.
+            entries.pop(&ip);
+        }
+    }
+
+    fn renewal_failed(&self, ip: IpAddr) {
+        if let Some(Entry::Known { renewing, .. }) = self.entries().get_mut(&ip) {
+            *renewing = false;
+        }
+    }
+
+    fn entries(&self) -> MutexGuard<'_, LruCache<IpAddr, Entry>> {
+        self.0.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Step {
+    Known(Answer),
+    Wait(watch::Receiver<Option<Answer>>),
+    New,
+}
+
+async fn wait(mut receiver: watch::Receiver<Option<Answer>>) -> Option<Answer> {
+    let answer = receiver.wait_for(Option::is_some).await.ok()?;
+    answer.clone()
+}
+
+impl Inner {
+    /// What an answer, or its absence, means. A look-up that could not be made is
+    /// never "nobody" (threat rule 9).
+    fn settle(&self, answer: Result<openclaw_tailscale::Whois, Error>) -> Verdict {
+        match answer {
+            Ok(whois) => match self.state.load().running() {
+                Some(running) => network::principal(&whois, running),
+                None => Err(Reason::TailscaleNotRunning),
+            },
+            Err(error) if error.is_not_found() => Err(Reason::PeerUnknown),
+            Err(error) => {
+                tracing::warn!(error = %error, code = error.code(), "whois failed");
+                Err(Reason::WhoisUnavailable)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+//! Which user id a login belonged to when it was first let in (rulings 1.12).
+//!
+//! An account that is deleted and made again, or the same name on another
+//! control server, is another person. Reading takes no lock; writing goes to the
+//! state database through [`PinStore`], and where that fails the pin is kept in
+//! memory and the gateway says it is degraded.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+
+/// Where pins outlive the process.
+pub trait PinStore: Send + Sync + 'static {
+    /// Remembers a first use. Never overwrites: the first id stays.
+    ///
+    /// # Errors
+    ///
+    /// A sentence for the log.
+    fn remember(&self, tailnet: &str, login: &str, user_id: i64) -> Result<(), String>;
+}
+
+type Known = HashMap<Box<str>, HashMap<Box<str>, i64>>;
+
+/// The pins, by tailnet and lower-cased login.
+pub struct Pins {
+    known: ArcSwap<Known>,
+    writing: Mutex<()>,
+    store: Box<dyn PinStore>,
+    degraded: AtomicBool,
+}
+
+impl Pins {
+    /// The pins that were remembered before: tailnet, login, user id.
+    pub fn new(store: Box<dyn PinStore>, remembered: Vec<(String, String, i64)>) -> Self {
+        let mut known = Known::new();
+        for (tailnet, login, id) in remembered {
+            known.entry(tailnet.into()).or_default().insert(login.to_ascii_lowercase().into(), id);
+        }
+        Self {
+            known: ArcSwap::from_pointee(known),
+            writing: Mutex::new(()),
+            store,
+            degraded: AtomicBool::new(false),
+        }
+    }
+
+    /// The user id a login is pinned to.
+    pub fn of(&self, tailnet: &str, login: &str) -> Option<i64> {
+        let known = self.known.load();
+        let logins = known.get(tailnet)?;
+        // Logins are lower case almost always: no allocation then.
+        match logins.get(login) {
+            Some(id) => Some(*id),
+            None if login.bytes().any(|b| b.is_ascii_uppercase()) => {
+                logins.get(login.to_ascii_lowercase().as_str()).copied()
+            }
+            None => None,
+        }
+    }
+
+    /// Pins a login to the id it was first let in with.
+    pub fn pin(&self, tailnet: &str, login: &str, user_id: i64) {
+        let login = login.to_ascii_lowercase();
+        let _writing = self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if self.of(tailnet, &login).is_some() {
+            return;
+        }
+        let mut known = Known::clone(&self.known.load());
+        known.entry(tailnet.into()).or_default().insert(login.as_str().into(), user_id);
+        self.known.store(std::sync::Arc::new(known));
+        if let Err(error) = self.store.remember(tailnet, &login, user_id) {
+            tracing::error!(login, error, "the user id could not be stored; it is pinned in memory only");
+            self.degraded.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a pin is in memory only.
+    pub fn is_degraded(&self) -> bool {
+        self.degraded.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Broken;
+    impl PinStore for Broken {
+        fn remember(&self, _: &str, _: &str, _: i64) -> Result<(), String> {
+            Err("disk full".into())
+        }
+    }
+
+    #[test]
+    fn the_first_id_stays_even_when_it_cannot_be_stored() {
+        let pins = Pins::new(Box::new(Broken), vec![("t".into(), "Bob@example.com".into(), 2)]);
+        pins.pin("t", "Alice@Example.com", 1);
+        pins.pin("t", "alice@example.com", 7);
+        assert_eq!(pins.of("t", "ALICE@example.com"), Some(1));
+        assert_eq!(pins.of("t", "bob@example.com"), Some(2));
+        assert_eq!(pins.of("other", "alice@example.com"), None);
+        assert!(pins.is_degraded());
+    }
+}

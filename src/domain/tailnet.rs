@@ -1,0 +1,236 @@
+//! What is known about the tailnet right now, as one value that is swapped whole.
+//!
+//! The watcher publishes it, every request reads one snapshot of it. What is not
+//! known grants nothing.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use openclaw_tailscale::{BackendState, DaemonProcess, Login, NodeName, StableNodeId, Version};
+
+/// One snapshot.
+#[derive(Clone, Debug)]
+pub struct TailnetState {
+    /// How Tailscale is doing.
+    pub phase: Phase,
+    /// The tailnet addresses of the last time it ran. An address of ours stays
+    /// ours while Tailscale is down: a connection to it is never a LAN one.
+    pub last_ips: Vec<IpAddr>,
+    /// What is known of the Serve configuration and of who else can make the
+    /// daemon connect to us.
+    pub serve: ServeView,
+    /// Raised whenever cached identities must be asked for again.
+    pub epoch: u64,
+}
+
+/// How Tailscale is doing.
+#[derive(Clone, Debug)]
+pub enum Phase {
+    /// Not asked yet.
+    Unknown,
+    /// It cannot be asked: not installed, not running, hanging, talking rubbish.
+    Down {
+        /// What happened, for the operator.
+        detail: String,
+        /// The command that mends it.
+        fix: Option<String>,
+    },
+    /// It answers, and is stopped, logged out or waiting.
+    NotRunning {
+        /// Which.
+        state: BackendState,
+    },
+    /// It runs.
+    Running(Arc<Running>),
+}
+
+/// The facts of a running node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Running {
+    /// The node's own tailnet addresses.
+    pub ips: Vec<IpAddr>,
+    /// The node.
+    pub self_id: Option<StableNodeId>,
+    /// Whose node it is; `None` on a tagged node, which nobody owns.
+    pub owner: Option<Owner>,
+    /// The node's full name.
+    pub dns_name: Option<NodeName>,
+    /// The tailnet's MagicDNS suffix, without dots at its ends.
+    pub suffix: Option<String>,
+    /// The tailnet's name: with the login, what a user id is pinned to.
+    pub tailnet: String,
+    /// The daemon's version.
+    pub version: Version,
+    /// Whether there is a TUN device. `None`: an old daemon did not say.
+    pub tun: Option<bool>,
+    /// Names there can be certificates for.
+    pub cert_domains: Vec<String>,
+}
+
+/// The person whose node this is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Owner {
+    /// Their login.
+    pub login: Login,
+    /// Their user id.
+    pub user_id: i64,
+}
+
+/// What is known of the Serve configuration.
+#[derive(Clone, Debug)]
+pub enum ServeView {
+    /// Nothing yet, or it could not be read.
+    Unknown,
+    /// As of the last look.
+    Known(Arc<ServeFacts>),
+}
+
+/// Everything that decides whether a loopback connection of the daemon's can be
+/// told to be Serve's (rulings 1.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServeFacts {
+    /// Web handlers whose target is our ordinary port.
+    pub web_to_port: usize,
+    /// Raw TCP forwards to our ordinary port.
+    pub tcp_to_port: usize,
+    /// Raw TCP forwards to our unix ingress.
+    pub tcp_to_unix: usize,
+    /// The daemon, by the credentials of its LocalAPI socket.
+    pub daemon: Option<DaemonProcess>,
+    /// Tailscale SSH, whose forwards dial inside the daemon.
+    pub run_ssh: Option<bool>,
+    /// Whether its command line offers a SOCKS or HTTP proxy; `None` when it
+    /// could not be read.
+    pub dials_for_others: Option<bool>,
+}
+
+impl TailnetState {
+    /// The state before the first answer.
+    pub fn unknown() -> Self {
+        Self { phase: Phase::Unknown, last_ips: Vec::new(), serve: ServeView::Unknown, epoch: 0 }
+    }
+
+    /// The running node, if it runs.
+    pub fn running(&self) -> Option<&Arc<Running>> {
+        match &self.phase {
+            Phase::Running(running) => Some(running),
+            _ => None,
+        }
+    }
+
+    /// Whether an address is, or last was, one of this node's tailnet addresses.
+    pub fn is_own(&self, ip: IpAddr) -> bool {
+        self.last_ips.contains(&ip) || self.running().is_some_and(|running| running.ips.contains(&ip))
+    }
+
+    /// The Serve facts, if known.
+    pub fn serve_facts(&self) -> Option<&ServeFacts> {
+        match &self.serve {
+            ServeView::Known(facts) => Some(facts),
+            ServeView::Unknown => None,
+        }
+    }
+
+    /// Whether somebody other than local processes can make connections that
+    /// arrive on loopback: a Serve or TCP route to our port, or userspace
+    /// networking.
+    pub fn loopback_is_exposed(&self) -> bool {
+        let routed = self.serve_facts().is_some_and(|facts| facts.web_to_port + facts.tcp_to_port > 0);
+        routed || self.running().is_some_and(|running| running.tun == Some(false))
+    }
+}
+
+impl Running {
+    /// Whether an address is worth a look-up. A node address lies in Tailscale's
+    /// own ranges; only where this node's addresses lie elsewhere (a self-hosted
+    /// control server with a prefix of its own) is anything else asked about.
+    pub fn worth_asking(&self, ip: IpAddr) -> bool {
+        if in_tailscale_range(ip) {
+            return !is_reserved(ip);
+        }
+        let custom = self.ips.iter().any(|own| own.is_ipv4() == ip.is_ipv4() && !in_tailscale_range(*own));
+        let plain_loopback =
+            ip == IpAddr::from([127, 0, 0, 1]) || ip == IpAddr::V6(std::net::Ipv6Addr::LOCALHOST);
+        custom && !plain_loopback && !ip.is_unspecified() && !ip.is_multicast()
+    }
+}
+
+/// 100.64.0.0/10 and fd7a:115c:a1e0::/48 (tailscale spec 6).
+fn in_tailscale_range(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => {
+            let [a, b, ..] = v4.octets();
+            a == 100 && (64..128).contains(&b)
+        }
+        IpAddr::V6(v6) => v6.segments()[..3] == [0xfd7a, 0x115c, 0xa1e0],
+    }
+}
+
+/// Parts of those ranges that are never a peer: ChromeOS's 100.115.92.0/23, the
+/// built-in services, and 4via6 routes.
+fn is_reserved(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => {
+            let [_, b, c, d] = v4.octets();
+            (b == 115 && (92..94).contains(&c)) || (b, c, d) == (100, 100, 100)
+        }
+        IpAddr::V6(v6) => {
+            let s = v6.segments();
+            s[3] == 0x0b1a || s[3..] == [0, 0, 0, 0, 0x53]
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn running() -> Running {
+        Running {
+            ips: vec!["100.64.0.1".parse().unwrap(), "fd7a:115c:a1e0::1".parse().unwrap()],
+            self_id: "nGw".parse().ok(),
+            owner: Some(Owner { login: "alice@example.com".parse().unwrap(), user_id: 1 }),
+            dns_name: "gw.tailnet-example.ts.net".parse().ok(),
+            suffix: Some("tailnet-example.ts.net".into()),
+            tailnet: "example.com".into(),
+            version: "1.102.3".parse().unwrap(),
+            tun: Some(true),
+            cert_domains: Vec::new(),
+        }
+    }
+
+    pub(crate) fn state() -> TailnetState {
+        let running = running();
+        TailnetState {
+            last_ips: running.ips.clone(),
+            phase: Phase::Running(Arc::new(running)),
+            serve: ServeView::Unknown,
+            epoch: 1,
+        }
+    }
+
+    #[test]
+    fn addresses_that_cannot_be_a_peers_are_not_asked_about() {
+        let running = running();
+        for ip in
+            ["192.168.1.7", "8.8.8.8", "127.0.0.1", "::1", "100.128.0.1", "100.63.0.1", "100.100.100.100"]
+        {
+            assert!(!running.worth_asking(ip.parse().unwrap()), "{ip}");
+        }
+        for ip in ["100.115.92.7", "fd7a:115c:a1e0:b1a::1", "fd7a:115c:a1e0::53", "fd7a:115c:a1e1::2"] {
+            assert!(!running.worth_asking(ip.parse().unwrap()), "{ip}");
+        }
+        for ip in ["100.64.0.2", "100.127.255.254", "fd7a:115c:a1e0::2", "100.115.94.1"] {
+            assert!(running.worth_asking(ip.parse().unwrap()), "{ip}");
+        }
+    }
+
+    #[test]
+    fn threat_104_a_custom_prefix_comes_from_the_nodes_own_addresses() {
+        let mut running = running();
+        running.ips = vec!["192.168.100.1".parse().unwrap()];
+        assert!(running.worth_asking("192.168.100.7".parse().unwrap()));
+        assert!(!running.worth_asking("127.0.0.1".parse().unwrap()));
+        assert!(!running.worth_asking("2001:db8::1".parse().unwrap()), "no custom IPv6 address here");
+    }
+}
