@@ -16,5 +16,6 @@ pub mod authz;
 pub mod body;
 pub mod config;
 pub mod domain;
+pub mod edge;
 pub mod ingress;
 pub mod limits;

@@ -1,0 +1,8 @@
+//! A request's way through the rooms.
+//!
+//! [`pipeline`] is the one place that knows the order (rulings 2): framing and
+//! limits, facts, ambiguous headers, health, path, route, secret, identity, host
+//! and browser guard, authorization, then proxy or our own API.
+
+pub mod guard;
+pub mod path;

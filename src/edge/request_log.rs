@@ -1,0 +1,178 @@
+//! One line per request, written when its answer has been sent.
+//!
+//! The fields are those of rulings 6. No query, no header value, no secret ever
+//! reaches a line: there is no parameter to pass one in.
+
+use std::io::Write;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+
+use crate::body::{Body, BodyError};
+use crate::domain::Principal;
+
+/// How lines look; decided once at start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+    /// None at all (`level` is below info).
+    Off,
+}
+
+/// The line of one request, filled in on its way.
+pub struct Line {
+    /// How it will look.
+    pub style: Style,
+    /// The request's number.
+    pub request_id: Arc<str>,
+    /// The connection's number.
+    pub conn: u64,
+    /// By which way.
+    pub via: &'static str,
+    /// The far end, or the client it is attributed to.
+    pub peer: String,
+    /// Whose it is, once known.
+    pub who: Option<Principal>,
+    /// By which scheme.
+    pub scheme: &'static str,
+    /// The method.
+    pub method: Method,
+    /// The route's name.
+    pub route: Option<String>,
+    /// The path, without its query.
+    pub path: String,
+    /// The reason of a refusal.
+    pub reason: Option<&'static str>,
+    /// When it arrived.
+    pub started: Instant,
+    /// Bytes of the request body, as announced.
+    pub bytes_in: u64,
+}
+
+impl Line {
+    fn write(&self, status: StatusCode, bytes_out: u64, complete: bool) {
+        let line = match self.style {
+            Style::Off => return,
+            Style::Json => self.json(status, bytes_out, complete),
+            Style::Text => self.text(status, bytes_out, complete),
+        };
+        // A line that cannot be written is lost; the request is not.
+        let _ = std::io::stderr().lock().write_all(line.as_bytes());
+    }
+
+    fn decision(&self) -> &'static str {
+        if self.reason.is_some() { "deny" } else { "allow" }
+    }
+
+    fn who(&self) -> std::borrow::Cow<'_, str> {
+        self.who.as_ref().map_or("-".into(), Principal::label)
+    }
+
+    fn json(&self, status: StatusCode, bytes_out: u64, complete: bool) -> String {
+        let line = serde_json::json!({
+            "ts": jiff::Timestamp::now().to_string(),
+            "level": "info",
+            "msg": "request",
+            "req": &*self.request_id,
+            "conn": self.conn,
+            "via": self.via,
+            "peer": self.peer,
+            "who": self.who(),
+            "scheme": self.scheme,
+            "method": self.method.as_str(),
+            "route": self.route,
+            "path": self.path,
+            "status": status.as_u16(),
+            "decision": self.decision(),
+            "reason": self.reason,
+            "duration_ms": self.duration_ms(),
+            "bytes_in": self.bytes_in,
+            "bytes_out": bytes_out,
+            "complete": complete,
+        });
+        format!("{line}\n")
+    }
+
+    fn text(&self, status: StatusCode, bytes_out: u64, complete: bool) -> String {
+        format!(
+            "{} {} {} {} {} who={} via={} peer={} route={} {:.1}ms {}B{}{}\n",
+            jiff::Timestamp::now(),
+            status.as_u16(),
+            self.reason.unwrap_or("ok"),
+            self.method,
+            self.path.escape_debug(),
+            self.who(),
+            self.via,
+            self.peer,
+            self.route.as_deref().unwrap_or("-"),
+            self.duration_ms(),
+            bytes_out,
+            if complete { "" } else { " (cut off)" },
+            format_args!(" req={}", self.request_id),
+        )
+    }
+
+    /// Milliseconds to three decimals.
+    fn duration_ms(&self) -> f64 {
+        let micros = u32::try_from(self.started.elapsed().as_micros()).unwrap_or(u32::MAX);
+        f64::from(micros) / 1000.0
+    }
+}
+
+/// A response body that writes its request's line when it ends, however it does.
+pub struct LoggedBody {
+    body: Body,
+    status: StatusCode,
+    bytes_out: u64,
+    complete: bool,
+    line: Box<Line>,
+}
+
+impl LoggedBody {
+    /// Wraps an answer's body.
+    pub fn new(body: Body, status: StatusCode, line: Box<Line>) -> Self {
+        let complete = body.is_end_stream();
+        Self { body, status, bytes_out: 0, complete, line }
+    }
+}
+
+impl HttpBody for LoggedBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let frame = Pin::new(&mut this.body).poll_frame(cx);
+        match &frame {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.bytes_out += frame.data_ref().map_or(0, |data| data.len() as u64);
+                this.complete = this.body.is_end_stream();
+            }
+            Poll::Ready(None) => this.complete = true,
+            _ => {}
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for LoggedBody {
+    fn drop(&mut self) {
+        self.line.write(self.status, self.bytes_out, self.complete);
+    }
+}

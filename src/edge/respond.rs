@@ -1,0 +1,155 @@
+//! From a refusal to an answer: one exhaustive place.
+//!
+//! Programs get JSON with a coarse `type` and an exact `code`; people get a page
+//! that says who they are, why they were refused and what to do. Neither says
+//! anything of the inside; that is in the log.
+
+use http::header::{self, HeaderName};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+
+use crate::page;
+use crate::authn::Refusal;
+use crate::body::Body;
+use crate::domain::{Principal, Reason};
+
+/// What the answer needs to know of the request.
+pub struct Asked<'a> {
+    /// Its method.
+    pub method: &'a Method,
+    /// Its headers.
+    pub headers: &'a HeaderMap,
+    /// Its number.
+    pub request_id: &'a str,
+    /// Who asked, if that is known.
+    pub principal: Option<&'a Principal>,
+    /// Whether it carries a body or wants an upgrade: the connection then ends
+    /// with the answer, so that no byte of it can pass for another request.
+    pub close: bool,
+}
+
+/// Answers a refusal.
+pub fn refuse(refusal: Refusal, asked: &Asked<'_>) -> Response<Body> {
+    let reason = refusal.reason;
+    let mut response = if wants_page(asked) {
+        let html = page::refusal(reason, asked.principal, asked.request_id);
+        html_page(reason.status(), html)
+    } else {
+        json(reason.status(), &error_body(reason, asked.request_id))
+    };
+    let headers = response.headers_mut();
+    match refusal.retry_after {
+        Some(after) => {
+            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        }
+        None if reason.status() == StatusCode::SERVICE_UNAVAILABLE => {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        }
+        None => {}
+    }
+    if matches!(reason, Reason::TokenMissing | Reason::TokenMismatch | Reason::PasswordMissing | Reason::PasswordMismatch) {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"openclaw\""));
+    }
+    if reason.status() == StatusCode::METHOD_NOT_ALLOWED {
+        headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+    }
+    if asked.close || reason.status() == StatusCode::BAD_REQUEST {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    if asked.method == Method::HEAD {
+        // The head tells the length; hyper sends no body with it.
+        return response;
+    }
+    response
+}
+
+fn error_body(reason: Reason, request_id: &str) -> serde_json::Value {
+    serde_json::json!({
+        "error": {
+            "type": reason.kind(),
+            "code": reason.code(),
+            "message": reason.message(),
+            "requestId": request_id,
+        }
+    })
+}
+
+/// A page goes to GET and HEAD that prefer one, and to nobody else (rulings 2).
+fn wants_page(asked: &Asked<'_>) -> bool {
+    (asked.method == Method::GET || asked.method == Method::HEAD)
+        && !asked.headers.contains_key(header::UPGRADE)
+        && asked
+            .headers
+            .get(header::ACCEPT)
+            .and_then(|value| value.to_str().ok())
+            .is_some_and(prefers_html)
+}
+
+/// Whether `text/html` is asked for by name, and no later than JSON.
+fn prefers_html(accept: &str) -> bool {
+    let mut html = 0.0f32;
+    let mut json = 0.0f32;
+    for range in accept.split(',') {
+        let mut parts = range.split(';').map(str::trim);
+        let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let quality = parts
+            .find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")))
+            .map_or(1.0, |q| q.parse().unwrap_or(0.0));
+        match kind.as_str() {
+            "text/html" | "application/xhtml+xml" => html = html.max(quality),
+            "application/json" => json = json.max(quality),
+            _ => {}
+        }
+    }
+    html > 0.0 && html >= json
+}
+
+/// A JSON answer of our own.
+pub fn json(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
+    let mut response = Response::new(Body::full(value.to_string()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    own_headers(headers);
+    response
+}
+
+/// A page of our own, under a policy that lets nothing run or be framed.
+pub fn html_page(status: StatusCode, html: String) -> Response<Body> {
+    let mut response = Response::new(Body::full(html));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::POLICY));
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    own_headers(headers);
+    response
+}
+
+/// What every answer of our own carries.
+pub fn own_headers(headers: &mut HeaderMap) {
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(
+        HeaderName::from_static("cross-origin-resource-policy"),
+        HeaderValue::from_static("same-origin"),
+    );
+    headers.insert(
+        HeaderName::from_static("cross-origin-opener-policy"),
+        HeaderValue::from_static("same-origin"),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_goes_to_browsers_only() {
+        for accept in ["*/*", "application/json", "application/json, text/html;q=0.5", "text/html;q=0", "text/*", ""] {
+            assert!(!prefers_html(accept), "{accept:?}");
+        }
+        assert!(prefers_html("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"));
+    }
+}

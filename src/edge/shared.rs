@@ -1,0 +1,101 @@
+//! What all workers share, and the one snapshot a request sees of it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use http::HeaderName;
+
+use super::request_log::Style;
+use super::router::Router;
+use crate::authn::IdentityCache;
+use crate::authn::secret::Secrets;
+use crate::authz::pins::Pins;
+use crate::config::{AuthMode, Config, TailscaleMode};
+use crate::domain::{ClientAddr, TailnetState};
+use crate::ingress::{IngressFacts, Via};
+use crate::limits::{Limiter, Subject};
+use crate::readiness::Readiness;
+
+/// A configuration with what follows from it, made once and swapped whole: no
+/// request is served under half of one (threat rule 100).
+pub struct Settings {
+    /// The configuration.
+    pub config: Config,
+    /// The digests of its secrets.
+    pub secrets: Secrets,
+    /// Its routes.
+    pub router: Router,
+}
+
+impl Settings {
+    /// Prepares a configuration.
+    pub fn new(config: Config) -> Self {
+        let secrets = Secrets::new(&config.gateway.auth);
+        let router = Router::new(config.gateway.routes.clone());
+        Self { config, secrets, router }
+    }
+
+    /// The user header, in mode trusted-proxy.
+    pub fn user_header(&self) -> Option<&HeaderName> {
+        let auth = &self.config.gateway.auth;
+        match auth.mode {
+            AuthMode::TrustedProxy => auth.trusted_proxy.as_ref().map(|proxy| &proxy.user_header),
+            _ => None,
+        }
+    }
+
+    /// Whose budget a wrong secret of this request is charged to. Loopback is
+    /// exempt only where nothing but a local process can be behind it.
+    pub fn subject(&self, facts: &IngressFacts, state: &TailnetState) -> Subject {
+        let gateway = &self.config.gateway;
+        let exempt = facts.local_direct
+            && gateway.auth.rate_limit.exempt_loopback
+            && gateway.tailscale.mode == TailscaleMode::Off
+            && gateway.trusted_proxies.is_empty()
+            && !state.loopback_is_exposed();
+        match (facts.client, facts.via) {
+            _ if exempt => Subject::Exempt,
+            (Some(client), Via::Tailnet | Via::Serve) => Subject::Tailnet(client),
+            (Some(client), _) => Subject::Client(client),
+            (None, _) => Subject::Unattributed,
+        }
+    }
+}
+
+/// Everything the workers share.
+pub struct Shared {
+    /// The configuration in force.
+    pub settings: ArcSwap<Settings>,
+    /// The tailnet.
+    pub state: Arc<ArcSwap<TailnetState>>,
+    /// Identities.
+    pub identities: IdentityCache,
+    /// Lockouts.
+    pub limiter: Limiter,
+    /// Pins.
+    pub pins: Pins,
+    /// What works and what does not.
+    pub readiness: Arc<Readiness>,
+    /// This host's own addresses.
+    pub own_addresses: ArcSwap<Vec<IpAddr>>,
+    /// Our uid.
+    pub our_uid: u32,
+    /// How request lines look.
+    pub log_style: Style,
+    /// Set when the gateway stops.
+    pub draining: AtomicBool,
+}
+
+impl Shared {
+    /// Whether the gateway is stopping.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Whether an address is this host's.
+    pub fn is_own_address(&self, client: ClientAddr) -> bool {
+        self.own_addresses.load().contains(&client.ip())
+    }
+}

@@ -1,0 +1,54 @@
+//! What works and what does not, and the command that mends it.
+//!
+//! `/healthz` says that the process lives; `/readyz` that every configured way in
+//! works. Each fault has a code and a fix, shown to local callers and admins only.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+/// One fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// What happened.
+    pub detail: String,
+    /// The command that mends it, if there is one.
+    pub fix: Option<String>,
+}
+
+/// The faults of now, by code.
+#[derive(Default)]
+pub struct Readiness {
+    faults: Mutex<BTreeMap<&'static str, Fault>>,
+}
+
+impl Readiness {
+    /// Without faults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Notes a fault. True when it is new or changed: the log says it once.
+    pub fn fail(&self, code: &'static str, fault: Fault) -> bool {
+        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = faults.get(code) != Some(&fault);
+        faults.insert(code, fault);
+        changed
+    }
+
+    /// Notes that a fault is over. True when there was one.
+    pub fn clear(&self, code: &'static str) -> bool {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner).remove(code).is_some()
+    }
+
+    /// The faults of now.
+    pub fn faults(&self) -> Vec<(&'static str, Fault)> {
+        let faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        faults.iter().map(|(code, fault)| (*code, fault.clone())).collect()
+    }
+
+    /// Whether there is none.
+    pub fn is_ready(&self) -> bool {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+}
