@@ -1,1 +1,53 @@
+//! A typed client for the `tailscale` command line.
+//!
+//! In three steps, one module each: `command` builds an argument vector,
+//! `runner` starts the process (nothing else in the project may), and the
+//! parsers turn what it printed into checked types.
+//!
+//! What this crate decides: where the binary is and whether its place can be
+//! trusted ([`Tailscale::locate`]), how long and how much a call may take
+//! ([`Limits`]), and whether an answer is whole ([`parse_whois`] and its
+//! siblings refuse rather than guess). What it trusts: the binary it was told to
+//! run. What it leaves to its caller: who is allowed in, caching, and how many
+//! calls run at once.
+//!
+//! Answers of Tailscale 1.102.3 are recorded in `fixtures/tailscale`, and every
+//! parser is tested on them. Fields that are unknown are ignored; fields that are
+//! missing and matter are an [`Error::WrongShape`] naming the field.
 
+mod client;
+mod command;
+mod daemon;
+mod error;
+mod failure;
+mod json;
+mod locate;
+mod names;
+mod prefs;
+mod runner;
+mod serve_config;
+mod status;
+mod text;
+mod version;
+mod whois;
+
+pub use client::{Tailscale, WhoisFuture, WhoisSource};
+pub use daemon::DaemonProcess;
+pub use error::Error;
+pub use locate::{LocateError, LocateOptions, Located};
+pub use names::{Login, LoginError, NameError, NodeName, StableNodeId};
+pub use prefs::{Prefs, parse_prefs};
+pub use runner::Limits;
+pub use serve_config::{
+    FunnelHost, Listener, Origin, ServeConfig, TargetsPort, TcpForward, WebHandler,
+    parse_serve_config,
+};
+pub use status::{BackendState, SelfNode, Status, Tailnet, parse_status};
+pub use version::{Version, VersionError, VersionInfo, parse_version};
+pub use whois::{CapMap, Node, UserProfile, Whois, parse_whois};
+
+/// The IP network type of [`Node::addresses`] and [`Node::allowed_ips`].
+pub use ipnetwork::IpNetwork;
+
+#[cfg(test)]
+mod test_support;

@@ -1,0 +1,230 @@
+//! The calls, each a command, a run and a parse.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::command::Command;
+use crate::daemon::{DEFAULT_SOCKET, DaemonProcess, process_behind};
+use crate::runner::{Call, run};
+use crate::{
+    Error, Limits, LocateError, LocateOptions, Located, Prefs, ServeConfig, Status, VersionInfo,
+    Whois, json, parse_prefs, parse_serve_config, parse_status, parse_version, parse_whois,
+};
+
+/// The `tailscale` command line of this machine. Cheap to clone.
+///
+/// Each call is one process, bounded by [`Limits`]; how many run at once is for the
+/// caller to limit. Dropping a call's future kills its process.
+#[derive(Debug, Clone)]
+pub struct Tailscale {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    socket: Option<PathBuf>,
+    limits: Limits,
+}
+
+impl Tailscale {
+    /// Finds the binary, once: the configured path, else the first trustworthy one of
+    /// `PATH` (absolute entries only) and the known locations.
+    ///
+    /// Trustworthy is a file that, like every directory above it, belongs to root or
+    /// to us and cannot be written by group or others. What falls short of that is
+    /// used with a warning, and refused when we run as root (threat rule 96).
+    ///
+    /// # Errors
+    /// When there is none, or only one that must not be run.
+    pub fn locate(options: LocateOptions) -> Result<Located, LocateError> {
+        crate::locate::locate(options)
+    }
+
+    pub(crate) fn new(path: PathBuf, socket: Option<PathBuf>, limits: Limits) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                path,
+                socket,
+                limits,
+            }),
+        }
+    }
+
+    /// The absolute path of the binary.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// The LocalAPI socket: the configured one, else the platform's default.
+    #[must_use]
+    pub fn socket_path(&self) -> PathBuf {
+        self.inner
+            .socket
+            .clone()
+            .unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET))
+    }
+
+    /// The state of this node: `status --json --peers=false`. Answers in every backend
+    /// state.
+    ///
+    /// # Errors
+    /// When the daemon is down, or as [`parse_status`] says.
+    pub async fn status(&self) -> Result<Status, Error> {
+        parse_status(&self.run(Command::Status).await?)
+    }
+
+    /// Who is behind a tailnet address: `whois --json IP`. IPv4-mapped addresses are
+    /// un-mapped first.
+    ///
+    /// An answer about a node that does not own the address is refused.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when nobody is; see there. Otherwise as [`parse_whois`] says.
+    pub async fn whois(&self, ip: IpAddr) -> Result<Whois, Error> {
+        let ip = ip.to_canonical();
+        // The daemon has no such peers; asking costs a process for each.
+        if ip.is_unspecified() || ip.is_multicast() {
+            return Err(bad_address("it names no single host"));
+        }
+        let whois = parse_whois(&self.run(Command::Whois(ip)).await?)?;
+        if !whois.node.owns(ip) {
+            let detail = format!("{ip} was asked about and is not among them");
+            return Err(Error::wrong_shape("whois", "Node.Addresses", detail));
+        }
+        Ok(whois)
+    }
+
+    /// Which peer opened a connection that reaches us from loopback, in userspace
+    /// networking: `whois --json --proto tcp IP:PORT` with the connection's remote
+    /// address. Only while that connection lives. A miss costs the daemon 180 ms under
+    /// its main lock: ask only for sockets that tailscaled owns, a few at a time.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when no peer did. Otherwise as [`parse_whois`] says.
+    pub async fn whois_tcp(&self, addr: SocketAddr) -> Result<Whois, Error> {
+        if addr.port() == 0 {
+            return Err(bad_address("port 0 belongs to no connection"));
+        }
+        if !addr.ip().to_canonical().is_loopback() {
+            return Err(bad_address(
+                "only loopback addresses are asked about with a port",
+            ));
+        }
+        parse_whois(&self.run(Command::WhoisTcp(addr)).await?)
+    }
+
+    /// This node's addresses: `ip`. Not a test for being connected: it answers while
+    /// stopped.
+    ///
+    /// # Errors
+    /// [`Error::LoggedOut`] or [`Error::NotReady`] when there are none.
+    pub async fn ip(&self) -> Result<Vec<IpAddr>, Error> {
+        parse_ip(&self.run(Command::Ip).await?)
+    }
+
+    /// The version of the command line: `version --json`. Needs no daemon.
+    ///
+    /// # Errors
+    /// As [`parse_version`] says.
+    pub async fn version(&self) -> Result<VersionInfo, Error> {
+        parse_version(&self.run(Command::Version).await?)
+    }
+
+    /// What Serve and Funnel publish: `serve status --json`. Logged out, that is
+    /// nothing.
+    ///
+    /// # Errors
+    /// When the daemon is down, or as [`parse_serve_config`] says.
+    pub async fn serve_status(&self) -> Result<ServeConfig, Error> {
+        parse_serve_config(&self.run(Command::ServeStatus).await?)
+    }
+
+    /// The node's preferences: `debug prefs`.
+    ///
+    /// # Errors
+    /// When the daemon is down, or as [`parse_prefs`] says.
+    pub async fn prefs(&self) -> Result<Prefs, Error> {
+        parse_prefs(&self.run(Command::Prefs).await?)
+    }
+
+    /// The pid and uid of the daemon: who listens on [`Self::socket_path`]. Connects and
+    /// sends nothing, so it also tells at once that a daemon is gone.
+    ///
+    /// # Errors
+    /// [`Error::DaemonDown`] when nobody listens there.
+    pub async fn daemon_process(&self) -> Result<DaemonProcess, Error> {
+        process_behind(&self.socket_path()).await
+    }
+
+    async fn run(&self, command: Command) -> Result<Vec<u8>, Error> {
+        let Inner {
+            path,
+            socket,
+            limits,
+        } = &*self.inner;
+        let args = command.args(socket.as_deref());
+        run(Call {
+            name: command.name(),
+            program: path,
+            args: &args,
+            limits,
+        })
+        .await
+    }
+}
+
+fn bad_address(detail: &str) -> Error {
+    Error::BadArgument {
+        command: "whois",
+        detail: detail.to_owned(),
+    }
+}
+
+/// One address a line.
+fn parse_ip(bytes: &[u8]) -> Result<Vec<IpAddr>, Error> {
+    const COMMAND: &str = "ip";
+    let lines = json::text(COMMAND, bytes)?
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty());
+    let addresses = lines.map(|line| {
+        line.parse().map_err(|_| Error::Garbage {
+            command: COMMAND,
+            detail: format!(
+                "`{}` is no address",
+                crate::text::printable(line.as_bytes(), 80)
+            ),
+        })
+    });
+    addresses.collect()
+}
+
+/// The future of a [`WhoisSource`].
+pub type WhoisFuture<'a> = Pin<Box<dyn Future<Output = Result<Whois, Error>> + Send + 'a>>;
+
+/// Something that knows who is behind an address: the command line, a LocalAPI client,
+/// or a test's table. Usable as `Arc<dyn WhoisSource>`.
+pub trait WhoisSource: Send + Sync + 'static {
+    /// As [`Tailscale::whois`].
+    fn whois(&self, ip: IpAddr) -> WhoisFuture<'_>;
+
+    /// As [`Tailscale::whois_tcp`].
+    fn whois_tcp(&self, addr: SocketAddr) -> WhoisFuture<'_>;
+}
+
+impl WhoisSource for Tailscale {
+    fn whois(&self, ip: IpAddr) -> WhoisFuture<'_> {
+        Box::pin(Self::whois(self, ip))
+    }
+
+    fn whois_tcp(&self, addr: SocketAddr) -> WhoisFuture<'_> {
+        Box::pin(Self::whois_tcp(self, addr))
+    }
+}
+
+#[cfg(test)]
+mod tests;

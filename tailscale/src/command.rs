@@ -1,0 +1,133 @@
+//! The calls that are made, as argument vectors. Pure: nothing runs here.
+//!
+//! Every variable part is typed (an address, never text of a user), so nothing a
+//! user sends can land where a flag is read. Flags come before positionals,
+//! because `tailscale` stops reading flags at the first one.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+/// One call of `tailscale`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// `status --json --peers=false`: the peer map may be megabytes.
+    Status,
+    /// `whois --json IP`: a bare address, since a port that misses costs the daemon
+    /// 360 ms under its main lock.
+    Whois(IpAddr),
+    /// `whois --json --proto tcp IP:PORT`, for loopback in userspace mode.
+    WhoisTcp(SocketAddr),
+    /// `ip`
+    Ip,
+    /// `version --json`
+    Version,
+    /// `serve status --json`
+    ServeStatus,
+    /// `debug prefs`
+    Prefs,
+}
+
+impl Command {
+    /// The short name that errors and logs carry.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Whois(_) | Self::WhoisTcp(_) => "whois",
+            Self::Ip => "ip",
+            Self::Version => "version",
+            Self::ServeStatus => "serve status",
+            Self::Prefs => "debug prefs",
+        }
+    }
+
+    /// The arguments, without the program. `--socket` has to precede the
+    /// subcommand; one argument with `=`, so the path cannot be read as a flag.
+    pub(crate) fn args(self, socket: Option<&Path>) -> Vec<OsString> {
+        let mut args: Vec<OsString> = Vec::new();
+        if let Some(socket) = socket {
+            let mut flag = OsString::from("--socket=");
+            flag.push(socket);
+            args.push(flag);
+        }
+        let words: &[&str] = match self {
+            Self::Status => &["status", "--json", "--peers=false"],
+            Self::Whois(_) => &["whois", "--json"],
+            Self::WhoisTcp(_) => &["whois", "--json", "--proto", "tcp"],
+            Self::Ip => &["ip"],
+            Self::Version => &["version", "--json"],
+            Self::ServeStatus => &["serve", "status", "--json"],
+            Self::Prefs => &["debug", "prefs"],
+        };
+        args.extend(words.iter().map(OsString::from));
+        match self {
+            // Releases before 1.102 do not un-map `::ffff:a.b.c.d` themselves.
+            Self::Whois(ip) => args.push(ip.to_canonical().to_string().into()),
+            // Rebuilt from address and port: a scope id (`%eth0`) is left behind.
+            Self::WhoisTcp(addr) => args.push(
+                SocketAddr::new(addr.ip().to_canonical(), addr.port())
+                    .to_string()
+                    .into(),
+            ),
+            Self::Status | Self::Ip | Self::Version | Self::ServeStatus | Self::Prefs => {}
+        }
+        args
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(command: Command, socket: Option<&str>) -> String {
+        let args = command.args(socket.map(Path::new));
+        let args: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
+        args.join(" ")
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_socket_path_shaped_like_a_flag_stays_one_value() {
+        let args = Command::Ip.args(Some(Path::new("--json; rm -rf /")));
+        assert_eq!(args, ["--socket=--json; rm -rf /", "ip"]);
+    }
+
+    #[test]
+    fn every_call_has_its_exact_arguments() {
+        assert_eq!(line(Command::Status, None), "status --json --peers=false");
+        assert_eq!(line(Command::Ip, None), "ip");
+        assert_eq!(line(Command::Version, None), "version --json");
+        assert_eq!(line(Command::ServeStatus, None), "serve status --json");
+        assert_eq!(line(Command::Prefs, None), "debug prefs");
+        assert_eq!(
+            line(Command::Whois(ip("100.64.0.2")), Some("/run/ts.sock")),
+            "--socket=/run/ts.sock whois --json 100.64.0.2"
+        );
+    }
+
+    #[test]
+    fn mapped_addresses_are_unmapped_and_scopes_dropped() {
+        assert_eq!(
+            line(Command::Whois(ip("::ffff:100.64.0.2")), None),
+            "whois --json 100.64.0.2"
+        );
+        assert_eq!(
+            line(Command::Whois(ip("fd7a:115c:a1e0::2")), None),
+            "whois --json fd7a:115c:a1e0::2"
+        );
+        assert_eq!(
+            line(
+                Command::WhoisTcp("[::ffff:127.0.0.1]:4000".parse().unwrap()),
+                None
+            ),
+            "whois --json --proto tcp 127.0.0.1:4000"
+        );
+        assert_eq!(
+            line(Command::WhoisTcp("[::1%7]:4000".parse().unwrap()), None),
+            "whois --json --proto tcp [::1]:4000"
+        );
+    }
+}

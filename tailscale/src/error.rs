@@ -1,0 +1,231 @@
+//! What can go wrong with one call of `tailscale`.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::BackendState;
+
+/// Why a call of `tailscale` gave no answer.
+///
+/// `command` is the short name of the call (`whois`, `status`, ...), never its
+/// arguments. Text that another program printed is trimmed, cut to 400 bytes, and
+/// its control characters are escaped, so that it can be logged as it is.
+///
+/// `Clone`, because one look-up may be shared by many waiting requests.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no file at the binary's path (any more).
+    #[error("tailscale is not installed at {}", path.display())]
+    NotInstalled {
+        /// Where it was expected.
+        path: PathBuf,
+    },
+    /// The file exists, but the system will not run it.
+    #[error("{} cannot be executed", path.display())]
+    NotExecutable {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The process could not be started or watched for another reason.
+    #[error("could not run {}", path.display())]
+    Spawn {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: Arc<io::Error>,
+    },
+    /// The LocalAPI socket is there, but cannot be used.
+    #[error("could not connect to {}", path.display())]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: Arc<io::Error>,
+    },
+    /// tailscaled does not answer on its socket.
+    #[error("tailscaled is not running")]
+    DaemonDown,
+    /// The node is logged out (`NeedsLogin`).
+    #[error("this machine is logged out of Tailscale")]
+    LoggedOut,
+    /// Tailscale was switched off with `tailscale down`.
+    #[error("Tailscale is stopped")]
+    Stopped,
+    /// The backend is in a state in which the call cannot be answered, other than
+    /// logged out or stopped.
+    #[error("Tailscale is not ready, its state is {state}")]
+    NotReady {
+        /// The state that it named.
+        state: BackendState,
+    },
+    /// `whois` knows no such peer. A node without a network map (logged out, just
+    /// started) says the same, so it proves absence only while `Running`.
+    #[error("peer not found")]
+    NotFound,
+    /// The daemon refused this user.
+    #[error("tailscaled denied `{command}`: {detail}")]
+    Denied {
+        /// Which call.
+        command: &'static str,
+        /// What it said.
+        detail: String,
+    },
+    /// The call took longer than its limit; its process group was killed.
+    #[error("`tailscale {command}` did not finish within {} ms", after.as_millis())]
+    TimedOut {
+        /// Which call.
+        command: &'static str,
+        /// The limit that was in force.
+        after: Duration,
+    },
+    /// Something else killed the process.
+    #[error("`tailscale {command}` was killed by signal {signal}")]
+    Killed {
+        /// Which call.
+        command: &'static str,
+        /// The signal's number.
+        signal: i32,
+    },
+    /// The output (or a document handed to a parser) exceeded its limit.
+    #[error("`tailscale {command}` printed more than {limit} bytes")]
+    TooLarge {
+        /// Which call.
+        command: &'static str,
+        /// The limit that was in force, in bytes.
+        limit: usize,
+    },
+    /// The output is text, but not one whole JSON object.
+    #[error("`tailscale {command}` did not print one JSON object: {detail}")]
+    NotJson {
+        /// Which call.
+        command: &'static str,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The output is not text: invalid UTF-8, a NUL byte, or, where lines were
+    /// expected, something else.
+    #[error("`tailscale {command}` printed garbage: {detail}")]
+    Garbage {
+        /// Which call.
+        command: &'static str,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The output is JSON, but a field is missing, of the wrong type, or holds
+    /// something that cannot be so.
+    #[error("`tailscale {command}` printed an unexpected `{field}`: {detail}")]
+    WrongShape {
+        /// Which call.
+        command: &'static str,
+        /// The field, as a dotted path.
+        field: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The call itself was wrong: an address without meaning, or a flag that this
+    /// release of `tailscale` does not know.
+    #[error("`tailscale {command}` was called wrongly: {detail}")]
+    BadArgument {
+        /// Which call.
+        command: &'static str,
+        /// What was wrong.
+        detail: String,
+    },
+    /// It exited with a failure that none of the above describes.
+    #[error("`tailscale {command}` failed with exit code {code}: {stderr}")]
+    Failed {
+        /// Which call.
+        command: &'static str,
+        /// The exit code.
+        code: i32,
+        /// What it printed on standard error.
+        stderr: String,
+    },
+}
+
+impl Error {
+    /// A stable name for logs, `doctor` and JSON; never changes with the wording.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotInstalled { .. } => "tailscale_not_installed",
+            Self::NotExecutable { .. } => "tailscale_not_executable",
+            Self::Spawn { .. } => "tailscale_spawn_failed",
+            Self::Socket { .. } => "tailscale_socket_failed",
+            Self::DaemonDown => "tailscale_daemon_down",
+            Self::LoggedOut => "tailscale_logged_out",
+            Self::Stopped => "tailscale_stopped",
+            Self::NotReady { .. } => "tailscale_not_ready",
+            Self::NotFound => "tailscale_peer_not_found",
+            Self::Denied { .. } => "tailscale_denied",
+            Self::TimedOut { .. } => "tailscale_timed_out",
+            Self::Killed { .. } => "tailscale_killed",
+            Self::TooLarge { .. } => "tailscale_output_too_large",
+            Self::NotJson { .. } => "tailscale_output_not_json",
+            Self::Garbage { .. } => "tailscale_output_garbage",
+            Self::WrongShape { .. } => "tailscale_output_wrong_shape",
+            Self::BadArgument { .. } => "tailscale_bad_argument",
+            Self::Failed { .. } => "tailscale_failed",
+        }
+    }
+
+    /// Whether the daemon answered, and the answer was that it knows no such peer.
+    /// Every other error means that nobody was asked, or that the answer was lost.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::NotFound)
+    }
+
+    /// The command that mends it, where there is one to name.
+    #[must_use]
+    pub fn fix(&self) -> Option<&'static str> {
+        match self {
+            Self::NotInstalled { .. } => {
+                Some("curl -fsSL https://tailscale.com/install.sh -o install-tailscale.sh")
+            }
+            Self::DaemonDown | Self::TimedOut { .. } | Self::Killed { .. } => Some(DAEMON_FIX),
+            Self::LoggedOut | Self::Stopped => Some("tailscale up"),
+            Self::NotReady { state } => match state {
+                BackendState::NoState | BackendState::Starting => Some("tailscale wait"),
+                BackendState::NeedsLogin | BackendState::Stopped => Some("tailscale up"),
+                BackendState::InUseOtherUser
+                | BackendState::NeedsMachineAuth
+                | BackendState::Running
+                | BackendState::Other(_) => None,
+            },
+            Self::Denied { .. } => Some("sudo tailscale set --operator=$USER"),
+            Self::NotExecutable { .. }
+            | Self::Spawn { .. }
+            | Self::Socket { .. }
+            | Self::NotFound
+            | Self::TooLarge { .. }
+            | Self::NotJson { .. }
+            | Self::Garbage { .. }
+            | Self::WrongShape { .. }
+            | Self::BadArgument { .. }
+            | Self::Failed { .. } => None,
+        }
+    }
+
+    pub(crate) fn wrong_shape(
+        command: &'static str,
+        field: impl Into<String>,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self::WrongShape {
+            command,
+            field: field.into(),
+            detail: detail.into(),
+        }
+    }
+}
+
+#[cfg(target_os = "macos")]
+const DAEMON_FIX: &str = "open -a Tailscale";
+#[cfg(not(target_os = "macos"))]
+const DAEMON_FIX: &str = "sudo systemctl start tailscaled";
