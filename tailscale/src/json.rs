@@ -122,3 +122,6 @@ fn balanced(bytes: &[u8]) -> Option<usize> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests;

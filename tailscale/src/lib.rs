@@ -49,5 +49,10 @@ pub use whois::{CapMap, Node, UserProfile, Whois, parse_whois};
 /// The IP network type of [`Node::addresses`] and [`Node::allowed_ips`].
 pub use ipnetwork::IpNetwork;
 
+// Compiles the README's example.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[cfg(test)]
 mod test_support;

@@ -176,8 +176,10 @@ fn candidates(search_path: Option<OsString>) -> Vec<PathBuf> {
         return Vec::new();
     };
     let entries = std::env::split_paths(&search_path).filter(|entry| entry.is_absolute());
-    let Ok(absolute) = std::env::join_paths(entries) else {
-        return Vec::new();
+    let absolute = match std::env::join_paths(entries) {
+        // An empty one would be searched as "the current directory".
+        Ok(absolute) if !absolute.is_empty() => absolute,
+        _ => return Vec::new(),
     };
     which::which_in_all(NAME, Some(absolute), "/")
         .map(Iterator::collect)
