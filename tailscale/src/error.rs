@@ -181,13 +181,11 @@ impl Error {
         matches!(self, Self::NotFound)
     }
 
-    /// The command that mends it, where there is one to name.
+    /// What mends it, where there is one thing to name: mostly a command.
     #[must_use]
     pub fn fix(&self) -> Option<&'static str> {
         match self {
-            Self::NotInstalled { .. } => {
-                Some("curl -fsSL https://tailscale.com/install.sh -o install-tailscale.sh")
-            }
+            Self::NotInstalled { .. } => Some("see https://tailscale.com/download"),
             Self::DaemonDown | Self::TimedOut { .. } | Self::Killed { .. } => Some(DAEMON_FIX),
             Self::LoggedOut | Self::Stopped => Some("tailscale up"),
             Self::NotReady { state } => match state {
@@ -217,7 +215,11 @@ impl Error {
         field: impl Into<String>,
         detail: impl Into<String>,
     ) -> Self {
-        Self::WrongShape { command, field: field.into(), detail: detail.into() }
+        Self::WrongShape {
+            command,
+            field: field.into(),
+            detail: detail.into(),
+        }
     }
 }
 

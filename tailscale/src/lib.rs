@@ -39,7 +39,8 @@ pub use names::{Login, LoginError, NameError, NodeName, StableNodeId};
 pub use prefs::{Prefs, parse_prefs};
 pub use runner::Limits;
 pub use serve_config::{
-    FunnelHost, Listener, Origin, ServeConfig, TargetsPort, TcpForward, WebHandler, parse_serve_config,
+    FunnelHost, Listener, Origin, ServeConfig, TargetsPort, TcpForward, WebHandler,
+    parse_serve_config,
 };
 pub use status::{BackendState, SelfNode, Status, Tailnet, parse_status};
 pub use version::{Version, VersionError, VersionInfo, parse_version};
@@ -47,6 +48,11 @@ pub use whois::{CapMap, Node, UserProfile, Whois, parse_whois};
 
 /// The IP network type of [`Node::addresses`] and [`Node::allowed_ips`].
 pub use ipnetwork::IpNetwork;
+
+// Compiles the README's example.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(test)]
 mod test_support;

@@ -1,1 +1,162 @@
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 
+use tempfile::TempDir;
+
+use super::*;
+
+/// A file that every system keeps where only root can write.
+const TRUSTED: &str = "/bin/sh";
+const NOBODY_SPECIAL: u32 = 1000;
+
+/// A directory that everybody can write, with a `tailscale` in it.
+fn open_to_all(file_mode: u32) -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(NAME);
+    std::fs::write(&path, "#!/bin/sh\n").unwrap();
+    std::fs::set_permissions(&path, Permissions::from_mode(file_mode)).unwrap();
+    std::fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
+    (dir, path)
+}
+
+fn bin(path: impl Into<PathBuf>) -> LocateOptions {
+    LocateOptions {
+        bin: Some(path.into()),
+        ..LocateOptions::default()
+    }
+}
+
+fn search(path: impl Into<OsString>) -> LocateOptions {
+    LocateOptions {
+        search_path: Some(path.into()),
+        ..LocateOptions::default()
+    }
+}
+
+#[track_caller]
+fn refused(options: LocateOptions, euid: u32) -> LocateError {
+    locate_as(options, &[], euid)
+        .map(|located| located.warnings)
+        .unwrap_err()
+}
+
+#[test]
+fn root_never_runs_what_others_can_replace() {
+    let (dir, path) = open_to_all(0o755);
+    for options in [bin(&path), search(dir.path())] {
+        let error = refused(options, 0);
+        assert_eq!(error.code(), "tailscale_untrusted");
+        assert!(
+            error.to_string().contains("can be written by everybody"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn root_does_not_run_another_users_file_either() {
+    // A file of ours, and a root that is not us: any other id will do for "us".
+    let (_dir, path) = open_to_all(0o755);
+    let owner = std::fs::metadata(&path).unwrap().uid();
+    if owner != 0 {
+        assert!(
+            doubts(&path, 0)
+                .iter()
+                .any(|doubt| doubt.contains("another user"))
+        );
+    }
+    assert!(
+        !doubts(&path, owner)
+            .iter()
+            .any(|doubt| doubt.contains("tailscale belongs"))
+    );
+}
+
+#[test]
+fn a_file_that_its_group_can_write_is_doubted() {
+    let (_dir, path) = open_to_all(0o775);
+    let shown = format!("{} can be written by its group", path.display());
+    assert!(doubts(&path, NOBODY_SPECIAL).contains(&shown));
+}
+
+#[test]
+fn a_link_into_an_open_directory_is_doubted() {
+    let (_dir, path) = open_to_all(0o755);
+    let links = tempfile::tempdir().unwrap();
+    let link = links.path().join(NAME);
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let open = format!("{} can be written", path.parent().unwrap().display());
+    assert!(
+        doubts(&link, NOBODY_SPECIAL)
+            .iter()
+            .any(|doubt| doubt.starts_with(&open))
+    );
+}
+
+#[test]
+fn relative_paths_mean_nothing() {
+    assert_eq!(
+        refused(bin("tailscale"), 1).code(),
+        "tailscale_path_relative"
+    );
+    assert_eq!(
+        refused(bin("./tailscale"), 1).code(),
+        "tailscale_path_relative"
+    );
+    let socket = LocateOptions {
+        socket: Some("s.sock".into()),
+        ..bin(TRUSTED)
+    };
+    assert_eq!(refused(socket, 1).code(), "tailscale_path_relative");
+    for path in ["", ":", ".", "bin:./bin::", "../bin"] {
+        assert_eq!(refused(search(path), 1), LocateError::NotFound, "{path:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_run_is_told() {
+    let (dir, path) = open_to_all(0o644);
+    assert_eq!(refused(bin(&path), 1).code(), "tailscale_not_executable");
+    assert_eq!(
+        refused(bin(dir.path()), 1).code(),
+        "tailscale_not_executable"
+    );
+    assert_eq!(
+        refused(bin(dir.path().join("none")), 1).code(),
+        "tailscale_not_installed"
+    );
+    assert_eq!(refused(search(dir.path()), 1), LocateError::NotFound);
+}
+
+#[test]
+fn others_run_it_with_a_warning() {
+    let (dir, path) = open_to_all(0o755);
+    for options in [bin(&path), search(dir.path())] {
+        let located = locate_as(options, &[], NOBODY_SPECIAL).unwrap();
+        assert_eq!(located.tailscale.path(), path);
+        assert!(!located.warnings.is_empty());
+    }
+}
+
+#[test]
+fn a_trusted_place_is_preferred_to_an_earlier_one() {
+    let (dir, _path) = open_to_all(0o755);
+    for euid in [0, NOBODY_SPECIAL] {
+        let known = [PathBuf::from("/none/tailscale"), PathBuf::from(TRUSTED)];
+        let located = locate_as(search(dir.path()), &known, euid).unwrap();
+        assert_eq!(located.tailscale.path(), Path::new(TRUSTED));
+        assert_eq!(located.warnings, Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_configured_path_is_taken_as_it_is() {
+    let options = LocateOptions {
+        socket: Some("/run/x/s.sock".into()),
+        ..bin(TRUSTED)
+    };
+    let located = locate_as(options, &[], 0).unwrap();
+    assert_eq!(located.tailscale.path(), Path::new(TRUSTED));
+    assert_eq!(located.tailscale.socket_path(), Path::new("/run/x/s.sock"));
+    assert!(located.warnings.is_empty());
+}
