@@ -9,8 +9,11 @@
 //! 4. [`proxy`] and [`api`] act, and only with a permit in hand.
 //!
 //! [`edge`] runs a request through them in one fixed order; [`app`] builds them
-//! all from a checked [`config::Config`]. [`domain`] holds the words they share.
+//! all from a checked [`config::Config`]. [`domain`] holds the words they share,
+//! [`watch`] keeps what is known of the tailnet true.
 
+pub mod api;
+pub mod app;
 pub mod authn;
 pub mod authz;
 pub mod body;
@@ -19,3 +22,8 @@ pub mod domain;
 pub mod edge;
 pub mod ingress;
 pub mod limits;
+pub mod page;
+pub mod readiness;
+pub mod state_db;
+pub mod telemetry;
+pub mod watch;

@@ -173,6 +173,8 @@ impl HttpBody for LoggedBody {
 
 impl Drop for LoggedBody {
     fn drop(&mut self) {
-        self.line.write(self.status, self.bytes_out, self.complete);
+        // Neither is ever sent a body.
+        let bodiless = self.line.method == Method::HEAD || self.status == StatusCode::SWITCHING_PROTOCOLS;
+        self.line.write(self.status, self.bytes_out, self.complete || bodiless);
     }
 }

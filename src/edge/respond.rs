@@ -14,10 +14,8 @@ use crate::domain::{Principal, Reason};
 
 /// What the answer needs to know of the request.
 pub struct Asked<'a> {
-    /// Its method.
-    pub method: &'a Method,
-    /// Its headers.
-    pub headers: &'a HeaderMap,
+    /// Whether it is a browser's that wants a page: [`wants_page`].
+    pub page: bool,
     /// Its number.
     pub request_id: &'a str,
     /// Who asked, if that is known.
@@ -30,7 +28,7 @@ pub struct Asked<'a> {
 /// Answers a refusal.
 pub fn refuse(refusal: Refusal, asked: &Asked<'_>) -> Response<Body> {
     let reason = refusal.reason;
-    let mut response = if wants_page(asked) {
+    let mut response = if asked.page {
         let html = page::refusal(reason, asked.principal, asked.request_id);
         html_page(reason.status(), html)
     } else {
@@ -56,10 +54,6 @@ pub fn refuse(refusal: Refusal, asked: &Asked<'_>) -> Response<Body> {
     if asked.close || reason.status() == StatusCode::BAD_REQUEST {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    if asked.method == Method::HEAD {
-        // The head tells the length; hyper sends no body with it.
-        return response;
-    }
     response
 }
 
@@ -75,11 +69,10 @@ fn error_body(reason: Reason, request_id: &str) -> serde_json::Value {
 }
 
 /// A page goes to GET and HEAD that prefer one, and to nobody else (rulings 2).
-fn wants_page(asked: &Asked<'_>) -> bool {
-    (asked.method == Method::GET || asked.method == Method::HEAD)
-        && !asked.headers.contains_key(header::UPGRADE)
-        && asked
-            .headers
+pub fn wants_page(method: &Method, headers: &HeaderMap) -> bool {
+    (method == Method::GET || method == Method::HEAD)
+        && !headers.contains_key(header::UPGRADE)
+        && headers
             .get(header::ACCEPT)
             .and_then(|value| value.to_str().ok())
             .is_some_and(prefers_html)

@@ -1,1 +1,202 @@
+use super::*;
+use crate::domain::tailnet::tests::state;
+use openclaw_tailscale::{Whois, WhoisFuture, parse_whois};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::Notify;
 
+/// Answers from a table; look-ups of a held address wait until it is released.
+#[derive(Default)]
+struct Source {
+    people: Mutex<HashMap<IpAddr, &'static str>>,
+    held: Mutex<HashMap<IpAddr, Arc<Notify>>>,
+    fails: std::sync::atomic::AtomicBool,
+    calls: AtomicUsize,
+    running: AtomicUsize,
+    most_running: AtomicUsize,
+}
+
+fn whois(login: &str, ip: IpAddr) -> Whois {
+    let json = serde_json::json!({
+        "Node": {"ID": 2, "StableID": "n2", "Name": "phone.tailnet-example.ts.net.", "User": 1,
+                 "Addresses": [format!("{ip}/32")], "AllowedIPs": [format!("{ip}/32")]},
+        "UserProfile": {"ID": 1, "LoginName": login, "DisplayName": login},
+        "CapMap": null
+    });
+    parse_whois(json.to_string().as_bytes()).unwrap()
+}
+
+impl WhoisSource for Source {
+    fn whois(&self, ip: IpAddr) -> WhoisFuture<'_> {
+        Box::pin(async move {
+            self.calls.fetch_add(1, Ordering::SeqCst);
+            let now = self.running.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most_running.fetch_max(now, Ordering::SeqCst);
+            let held = guard(&self.held).get(&ip).cloned();
+            if let Some(gate) = held {
+                gate.notified().await;
+            }
+            self.running.fetch_sub(1, Ordering::SeqCst);
+            if self.fails.load(Ordering::SeqCst) {
+                return Err(Error::DaemonDown { detail: "gone".into() });
+            }
+            match guard(&self.people).get(&ip) {
+                Some(login) => Ok(whois(login, ip)),
+                None => Err(Error::NotFound { detail: "peer not found".into() }),
+            }
+        })
+    }
+
+    fn whois_tcp(&self, addr: SocketAddr) -> WhoisFuture<'_> {
+        self.whois(addr.ip())
+    }
+}
+
+fn guard<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap()
+}
+
+fn ip(last: u8) -> IpAddr {
+    IpAddr::from([100, 64, 1, last])
+}
+
+fn cache(source: &Arc<Source>) -> (IdentityCache, Arc<ArcSwap<TailnetState>>) {
+    let state = Arc::new(ArcSwap::from_pointee(state()));
+    (IdentityCache::new(source.clone(), state.clone(), Handle::current()), state)
+}
+
+fn login(verdict: &Verdict) -> &str {
+    match verdict {
+        Ok(Principal::User(user)) => user.login.as_str(),
+        _ => "nobody",
+    }
+}
+
+async fn settle() {
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn threat_051_five_hundred_first_requests_are_one_look_up() {
+    let source = Arc::new(Source::default());
+    guard(&source.people).insert(ip(2), "alice@example.com");
+    let gate = Arc::new(Notify::new());
+    guard(&source.held).insert(ip(2), gate.clone());
+    let (cache, _) = cache(&source);
+    let waiting: Vec<_> = (0..500)
+        .map(|_| {
+            let cache = cache.clone();
+            tokio::spawn(async move { cache.identify(ip(2)).await.verdict })
+        })
+        .collect();
+    settle().await;
+    gate.notify_one();
+    for answer in waiting {
+        assert_eq!(login(&answer.await.unwrap()), "alice@example.com");
+    }
+    assert_eq!(source.calls.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn bob_is_answered_while_alices_look_up_hangs() {
+    let source = Arc::new(Source::default());
+    guard(&source.people).insert(ip(3), "bob@example.com");
+    guard(&source.held).insert(ip(2), Arc::new(Notify::new()));
+    let (cache, _) = cache(&source);
+    let alice = tokio::spawn({
+        let cache = cache.clone();
+        async move { cache.identify(ip(2)).await.verdict }
+    });
+    settle().await;
+    assert_eq!(login(&cache.identify(ip(3)).await.verdict), "bob@example.com");
+    assert!(!alice.is_finished());
+    alice.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn threat_051_failures_live_five_seconds() {
+    let source = Arc::new(Source::default());
+    let (cache, _) = cache(&source);
+    assert_eq!(cache.identify(ip(9)).await.verdict.unwrap_err(), Reason::PeerUnknown);
+    assert_eq!(cache.identify(ip(9)).await.verdict.unwrap_err(), Reason::PeerUnknown);
+    assert_eq!(source.calls.load(Ordering::SeqCst), 1);
+    let answer = Answer { verdict: Err(Reason::PeerUnknown), at: Instant::now(), epoch: 1 };
+    assert!(answer.is_fresh(answer.at + Duration::from_millis(4999), 1));
+    assert!(!answer.is_fresh(answer.at + FAILURE_TTL, 1));
+    let failed = Answer { verdict: Ok(Principal::Local), at: Instant::now(), epoch: 1 };
+    assert!(failed.is_fresh(failed.at + Duration::from_millis(59_999), 1));
+    assert!(!failed.is_fresh(failed.at + ANSWER_TTL, 1));
+}
+
+#[tokio::test]
+async fn threat_009_a_look_up_that_failed_is_unavailable_never_nobody() {
+    let source = Arc::new(Source::default());
+    source.fails.store(true, Ordering::SeqCst);
+    let (cache, _) = cache(&source);
+    assert_eq!(cache.identify(ip(2)).await.verdict.unwrap_err(), Reason::WhoisUnavailable);
+    assert_eq!(cache.identify_socket("127.0.0.1:9".parse().unwrap()).await.unwrap_err(), Reason::WhoisUnavailable);
+}
+
+#[tokio::test]
+async fn threat_051_an_address_given_to_somebody_else_is_asked_about_again() {
+    let source = Arc::new(Source::default());
+    guard(&source.people).insert(ip(2), "alice@example.com");
+    let (cache, state) = cache(&source);
+    let worker = WorkerCache::new(cache.clone(), state.clone());
+    use crate::authn::Identities as _;
+    assert_eq!(login(&worker.of_peer(ip(2)).await), "alice@example.com");
+    guard(&source.people).insert(ip(2), "mallory@example.com");
+    assert_eq!(login(&worker.of_peer(ip(2)).await), "alice@example.com", "cached");
+    let mut next = TailnetState::clone(&state.load());
+    next.epoch += 1;
+    state.store(Arc::new(next));
+    assert_eq!(login(&worker.of_peer(ip(2)).await), "mallory@example.com");
+}
+
+#[tokio::test]
+async fn threat_051_an_answer_asked_for_in_another_world_is_not_kept() {
+    let source = Arc::new(Source::default());
+    guard(&source.people).insert(ip(2), "alice@example.com");
+    let gate = Arc::new(Notify::new());
+    guard(&source.held).insert(ip(2), gate.clone());
+    let (cache, state) = cache(&source);
+    let asked = tokio::spawn({
+        let cache = cache.clone();
+        async move { cache.identify(ip(2)).await }
+    });
+    settle().await;
+    let mut next = TailnetState::clone(&state.load());
+    next.epoch += 1;
+    state.store(Arc::new(next));
+    guard(&source.held).clear();
+    gate.notify_one();
+    let answer = asked.await.unwrap();
+    assert_eq!(answer.epoch, 2, "asked again after the switch");
+    assert_eq!(source.calls.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn threat_077_at_most_eight_look_ups_run_and_new_addresses_are_rationed() {
+    let source = Arc::new(Source::default());
+    let gate = Arc::new(Notify::new());
+    for last in 0..=255 {
+        guard(&source.held).insert(ip(last), gate.clone());
+    }
+    let (cache, _) = cache(&source);
+    let waiting: Vec<_> = (0..=200u8)
+        .map(|last| {
+            let cache = cache.clone();
+            tokio::spawn(async move { cache.identify(ip(last)).await.verdict })
+        })
+        .collect();
+    for answer in waiting {
+        tokio::select! {
+            answer = answer => assert!(answer.unwrap().is_err()),
+            () = tokio::time::sleep(Duration::from_secs(30)) => {}
+        }
+    }
+    assert!(source.most_running.load(Ordering::SeqCst) <= 8);
+    assert!(source.calls.load(Ordering::SeqCst) <= 64);
+}

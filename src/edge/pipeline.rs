@@ -1,0 +1,443 @@
+//! The order of a request (rulings 2), on one page.
+//!
+//! Each step hands the next what it found; the first that refuses ends the
+//! request. Reading [`Edge::decide`] from top to bottom is reading the policy.
+
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use http::header::{self, HeaderName};
+use http::{HeaderValue, Method, Request, Response};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use tower::ServiceExt;
+
+use super::guard::{self, Hosts};
+use super::path::{self, CanonicalPath};
+use super::request_log::{Line, LoggedBody};
+use super::respond::{self, Asked};
+use super::router::Target;
+use super::shared::{Settings, Shared};
+use crate::api::{self, Caller, health};
+use crate::authn::{self, Authentication, Context, Refusal, WorkerCache};
+use crate::authz::{self, Question};
+use crate::body::Body;
+use crate::domain::{Principal, Public, Reason, Role, Route, TailnetState};
+use crate::ingress::classify::{Classified, Policy, classify};
+use crate::ingress::{ConnFacts, Endpoint, IngressFacts, Via, authority, framing, owner};
+use crate::proxy::{self, Forward, UpstreamPools};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// One worker's way through the rooms.
+pub struct Edge {
+    shared: Arc<Shared>,
+    identities: WorkerCache,
+    pools: UpstreamPools,
+    view: RefCell<Rc<View>>,
+    api: RefCell<axum::Router>,
+}
+
+/// The one snapshot a request sees.
+struct View {
+    settings: Arc<Settings>,
+    state: Arc<TailnetState>,
+}
+
+/// What is remembered of a connection.
+pub struct Conn {
+    facts: ConnFacts,
+    /// The uid at the other end of a loopback connection, asked for once. A
+    /// socket's owner does not change while it lives.
+    socket_uid: Cell<Option<Option<u32>>>,
+    warned: Cell<bool>,
+}
+
+impl Conn {
+    /// A new connection.
+    pub fn new(facts: ConnFacts) -> Self {
+        Self { facts, socket_uid: Cell::new(None), warned: Cell::new(false) }
+    }
+
+    fn socket_uid(&self) -> Option<u32> {
+        if let Some(known) = self.socket_uid.get() {
+            return known;
+        }
+        let uid = match self.facts.endpoint {
+            Endpoint::Tcp { peer, local } => {
+                owner::peer_uid(peer.socket(), local.socket()).ok().map(|owner| owner.uid)
+            }
+            Endpoint::Unix(_) => None,
+        };
+        // A socket that is gone by now says nothing; it is not asked again.
+        self.socket_uid.set(Some(uid));
+        uid
+    }
+
+    fn local_ip(&self) -> Option<IpAddr> {
+        match self.facts.endpoint {
+            Endpoint::Tcp { local, .. } => Some(local.ip()),
+            Endpoint::Unix(_) => None,
+        }
+    }
+}
+
+/// A request that was let through, and where to.
+enum Allowed {
+    App { permit: authz::Permit, facts: Rc<IngressFacts>, path: String, strip_authorization: bool },
+    Own { permit: authz::ApiPermit, via: Via },
+    /// A probe, and whether its details may be shown.
+    Probe(health::Probe, bool),
+}
+
+/// What is known of a request so far; what the log line and the answer need.
+#[derive(Default)]
+struct Trail {
+    facts: Option<Rc<IngressFacts>>,
+    principal: Option<Principal>,
+    scheme: Option<&'static str>,
+    route: Option<Arc<Route>>,
+}
+
+impl Edge {
+    /// One for a worker.
+    pub fn new(shared: Arc<Shared>, pools: UpstreamPools) -> Self {
+        let identities = WorkerCache::new(shared.identities.clone(), shared.state.clone());
+        let view = View { settings: shared.settings.load_full(), state: shared.state.load_full() };
+        Self { shared, identities, pools, view: RefCell::new(Rc::new(view)), api: RefCell::new(api::router()) }
+    }
+
+    /// The snapshot of now: two pointer comparisons when nothing changed.
+    fn view(&self) -> Rc<View> {
+        let settings = self.shared.settings.load();
+        let state = self.shared.state.load();
+        let mut view = self.view.borrow_mut();
+        if !Arc::ptr_eq(&view.settings, &settings) || !Arc::ptr_eq(&view.state, &state) {
+            *view = Rc::new(View { settings: Arc::clone(&settings), state: Arc::clone(&state) });
+        }
+        view.clone()
+    }
+
+    /// Answers one request.
+    pub async fn call(&self, conn: &Conn, mut request: Request<Incoming>) -> Response<LoggedBody> {
+        let started = Instant::now();
+        let request_id: Arc<str> = next_request_id().into();
+        let view = self.view();
+        let mut trail = Trail::default();
+        let method = request.method().clone();
+        let upgrade = request.headers().contains_key(header::UPGRADE);
+        let close = upgrade || !request.body().is_end_stream();
+        let bytes_in = request.body().size_hint().exact().unwrap_or(0);
+        let raw_path = request.uri().path().to_owned();
+
+        let page = respond::wants_page(&method, request.headers());
+        let (response, reason) = match self.decide(&view, conn, &request, &mut trail).await {
+            Ok(Allowed::Probe(probe, detail)) => {
+                let draining = self.shared.is_draining();
+                let (status, body) = health::answer(probe, &self.shared.readiness, draining, detail);
+                (Ok(respond::json(status, &body)), None)
+            }
+            Ok(Allowed::Own { permit, via }) => (Ok(self.own(permit, via, request).await), None),
+            Ok(Allowed::App { permit, facts, path, strip_authorization }) => {
+                request.headers_mut().remove(REQUEST_ID);
+                let context = Forward {
+                    facts: &facts,
+                    request_id: &request_id,
+                    path: &path,
+                    strip_authorization,
+                    user_header: view.settings.user_header(),
+                    pools: &self.pools,
+                };
+                match proxy::forward(permit, request, context).await {
+                    Ok(response) => (Ok(response), None),
+                    Err(error) => {
+                        let reason = error.reason();
+                        let chain = error_chain(&error);
+                        tracing::warn!(req = &*request_id, code = reason.code(), error = chain, "the app did not answer");
+                        (Err(reason.into()), Some(reason))
+                    }
+                }
+            }
+            Err(refusal) => (Err(refusal), Some(refusal.reason)),
+        };
+        let mut response = response.unwrap_or_else(|refusal: Refusal| {
+            let principal = trail.principal.as_ref();
+            respond::refuse(refusal, &Asked { page, request_id: &request_id, principal, close })
+        });
+        let headers = response.headers_mut();
+        if let Ok(value) = HeaderValue::from_str(&request_id) {
+            headers.insert(REQUEST_ID, value);
+        }
+        // Funnel's requests share a connection with everybody's (rulings 1.6).
+        let funnel = trail.facts.as_ref().is_some_and(|facts| facts.via == Via::Funnel);
+        if funnel || self.shared.is_draining() {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        let line = self.line(conn, trail, request_id, method, raw_path, reason, started, bytes_in);
+        let status = response.status();
+        response.map(|body| LoggedBody::new(body, status, Box::new(line)))
+    }
+
+    /// The order of rulings 2.
+    async fn decide(
+        &self,
+        view: &View,
+        conn: &Conn,
+        request: &Request<Incoming>,
+        trail: &mut Trail,
+    ) -> Result<Allowed, Refusal> {
+        // Framing and limits.
+        if let Some(reason) = framing::framing_fault(request) {
+            return Err(reason.into());
+        }
+        if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+            return Err(Reason::MethodNotAllowed.into());
+        }
+
+        // Facts, and with them ambiguous headers.
+        let classified = self.facts(view, conn, request)?;
+        self.note(conn, &classified);
+        let facts = Rc::clone(trail.facts.insert(Rc::new(classified.facts)));
+
+        // Probes: a path and a method, never a header.
+        if let Some(probe) = health::probe(request.uri().path()) {
+            if !health::allows(request.method()) {
+                return Err(Reason::MethodNotAllowed.into());
+            }
+            return Ok(Allowed::Probe(probe, facts.local_direct));
+        }
+
+        // One path for policy and upstream.
+        let CanonicalPath { path, policy } = path::canonical(request.uri().path())?;
+
+        // Route.
+        let target = view.settings.router.find(&facts.host, &policy);
+        let (route, least) = match target {
+            Target::Route(route) => (Some(route), Role::User),
+            Target::Own => (None, api::least_role(&policy).ok_or(Reason::NoRoute)?),
+            Target::None => return Err(Reason::NoRoute.into()),
+        };
+        trail.route = route.cloned();
+        if facts.via == Via::Funnel && route.is_none_or(|route| route.public == Public::No) {
+            // Before any secret is looked at: Funnel must not be a place to guess.
+            return Err(Reason::NotPublic.into());
+        }
+
+        // Secret, session, identity.
+        let authentication = self.authenticate(view, &facts, request, route).await?;
+        let Authentication { principal, scheme, strip_authorization } = authentication;
+        trail.principal = Some(principal.clone());
+        trail.scheme = Some(scheme.as_str());
+
+        // Host and browser guard.
+        self.guard(view, conn, &facts, request, &principal, route)?;
+
+        // Authorization.
+        let running = view.state.running();
+        let tailnet = running.map_or("", |running| running.tailnet.as_str());
+        let pinned = match &principal {
+            Principal::User(user) => self.shared.pins.of(tailnet, user.login.as_str()),
+            _ => None,
+        };
+        let question = Question {
+            principal: principal.clone(),
+            via: facts.via,
+            access: &view.settings.config.gateway.access,
+            owner: running.and_then(|running| running.owner.as_ref()),
+            pinned,
+            now: unix_now(),
+        };
+        let via = facts.via;
+        let allowed = match route {
+            Some(route) => {
+                let permit = authz::decide(route, question)?;
+                Allowed::App { permit, facts, path: path.into_owned(), strip_authorization }
+            }
+            None => Allowed::Own { permit: authz::decide_own(least, question)?, via },
+        };
+        if let (Principal::User(user), None) = (&principal, pinned) {
+            self.shared.pins.pin(tailnet, user.login.as_str(), user.user_id);
+        }
+        Ok(allowed)
+    }
+
+    fn facts(&self, view: &View, conn: &Conn, request: &Request<Incoming>) -> Result<Classified, Reason> {
+        let host = authority::authority_of(request, conn.facts.tls.is_some())?;
+        if let (Some(tls), Endpoint::Tcp { .. }) = (&conn.facts.tls, conn.facts.endpoint)
+            && let Some(name) = &tls.server_name
+            && !authority::same_name(name, &host)
+        {
+            // One certificate, two names: domain fronting (threat rule 42).
+            return Err(Reason::HostNotAllowed);
+        }
+        let gateway = &view.settings.config.gateway;
+        let policy = Policy {
+            trusted_proxies: &gateway.trusted_proxies,
+            allow_real_ip_fallback: gateway.allow_real_ip_fallback,
+            user_header: view.settings.user_header(),
+            our_uid: self.shared.our_uid,
+            trust_local_users: gateway.tailscale.trust_local_users,
+        };
+        classify(&conn.facts, request.headers(), host, &view.state, &policy, &|| conn.socket_uid())
+    }
+
+    /// Says once per connection what was dropped, and why.
+    fn note(&self, conn: &Conn, classified: &Classified) {
+        if conn.warned.get() {
+            return;
+        }
+        if let Some(condition) = classified.unattested {
+            conn.warned.set(true);
+            tracing::warn!(
+                conn = conn.facts.id,
+                condition = condition.as_str(),
+                event = "serve_peer_unattested",
+                "Serve headers from a connection that is not known to be Serve's were dropped"
+            );
+        } else if classified.unexpected_identity_header {
+            conn.warned.set(true);
+            tracing::warn!(
+                conn = conn.facts.id,
+                via = classified.facts.via.as_str(),
+                event = "identity_header_unexpected",
+                "an identity header was dropped"
+            );
+        }
+    }
+
+    async fn authenticate(
+        &self,
+        view: &View,
+        facts: &IngressFacts,
+        request: &Request<Incoming>,
+        route: Option<&Arc<Route>>,
+    ) -> Result<Authentication, Refusal> {
+        let own_addresses = self.shared.own_addresses.load();
+        let gateway = &view.settings.config.gateway;
+        let context = Context {
+            auth: &gateway.auth,
+            secrets: &view.settings.secrets,
+            state: &view.state,
+            limiter: &self.shared.limiter,
+            subject: view.settings.subject(facts, &view.state),
+            own_addresses: &own_addresses,
+            own_route: route.is_none(),
+            open_route: route.is_some_and(|route| route.public == Public::Open),
+        };
+        authn::authenticate(facts, request.headers(), &context, &self.identities).await
+    }
+
+    fn guard(
+        &self,
+        view: &View,
+        conn: &Conn,
+        facts: &IngressFacts,
+        request: &Request<Incoming>,
+        principal: &Principal,
+        route: Option<&Arc<Route>>,
+    ) -> Result<(), Reason> {
+        let gateway = &view.settings.config.gateway;
+        let hosts = Hosts {
+            configured: &gateway.allowed_hosts,
+            running: view.state.running().map(|running| &**running),
+            local: conn.local_ip(),
+        };
+        let upgrade = request.headers().contains_key(header::UPGRADE);
+        let options = route.map(|route| route.guard).unwrap_or_default();
+        guard::check(principal, facts, request.method(), request.headers(), upgrade, &hosts, options)?;
+        if gateway.require_https && !facts.https && principal.is_ambient() && facts.via != Via::Local {
+            return Err(Reason::HttpsRequired);
+        }
+        Ok(())
+    }
+
+    async fn own(&self, permit: authz::ApiPermit, via: Via, request: Request<Incoming>) -> Response<Body> {
+        let caller = Caller { permit: Arc::new(permit), via };
+        let mut request = request.map(axum::body::Body::new);
+        request.extensions_mut().insert(caller);
+        let router = self.api.borrow().clone();
+        let response = match router.oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        };
+        let mut response = response.map(|body| Body::Boxed(Box::pin(body.map_err(Into::into))));
+        let html = response
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|value| value.as_bytes().starts_with(b"text/html"));
+        let headers = response.headers_mut();
+        respond::own_headers(headers);
+        if html {
+            headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(crate::page::POLICY));
+            headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+        }
+        response
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "every field of the line, once, in one place")]
+    fn line(
+        &self,
+        conn: &Conn,
+        trail: Trail,
+        request_id: Arc<str>,
+        method: Method,
+        path: String,
+        reason: Option<Reason>,
+        started: Instant,
+        bytes_in: u64,
+    ) -> Line {
+        let facts = trail.facts.as_ref();
+        let peer = match (facts.and_then(|facts| facts.client), conn.facts.endpoint) {
+            (Some(client), _) => client.to_string(),
+            (None, Endpoint::Tcp { peer, .. }) => peer.ip().to_string(),
+            (None, Endpoint::Unix(_)) => "unix".into(),
+        };
+        Line {
+            style: self.shared.log_style,
+            request_id,
+            conn: conn.facts.id,
+            via: facts.map_or("-", |facts| facts.via.as_str()),
+            peer,
+            who: trail.principal,
+            scheme: trail.scheme.unwrap_or("-"),
+            method,
+            route: trail.route.map(|route| route.name.as_str().to_owned()),
+            path,
+            reason: reason.map(Reason::code),
+            started,
+            bytes_in,
+        }
+    }
+}
+
+/// A number for a request: unique in this process, not guessable from outside,
+/// and cheap.
+fn next_request_id() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    static PREFIX: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
+    let prefix = PREFIX.get_or_init(|| getrandom::u32().unwrap_or_else(|_| std::process::id()));
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("{prefix:08x}-{number:06x}")
+}
+
+fn unix_now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// The whole chain of an error, for the operator's log.
+fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,205 @@
+//! Keeps the tailnet snapshot true.
+//!
+//! Asks `status` every five seconds and looks at the daemon's socket every second,
+//! so that a daemon that is gone, or another one, is noticed before the next
+//! answer. Everything that decides whether a loopback connection can be Serve's
+//! is read in the same round. A fault is published, never fatal.
+
+mod facts;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use openclaw_tailscale::{
+    BackendState, DaemonProcess, Error, LocateError, LocateOptions, Tailscale, Whois, WhoisFuture, WhoisSource,
+};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::domain::{Phase, Running, ServeFacts, ServeView, TailnetState};
+
+/// Between two answers of `status` (rulings 6).
+const POLL: Duration = Duration::from_secs(5);
+/// Between two looks at the daemon's socket.
+const GLANCE: Duration = Duration::from_secs(1);
+
+/// Where the CLI is found, again and again until it is there.
+pub struct Finder {
+    options: LocateOptions,
+    found: ArcSwap<Option<Tailscale>>,
+}
+
+impl Finder {
+    /// Looks with these options.
+    pub fn new(options: LocateOptions) -> Self {
+        Self { options, found: ArcSwap::from_pointee(None) }
+    }
+
+    /// The CLI, if it was found.
+    pub fn tailscale(&self) -> Option<Tailscale> {
+        Option::clone(&self.found.load())
+    }
+
+    /// Looks for it, unless it was found before.
+    fn find(&self) -> Result<Tailscale, LocateError> {
+        if let Some(found) = self.tailscale() {
+            return Ok(found);
+        }
+        let located = Tailscale::locate(self.options.clone())?;
+        for warning in &located.warnings {
+            tracing::warn!(path = %located.tailscale.path().display(), warning, "the tailscale program is in a weak place");
+        }
+        self.found.store(Arc::new(Some(located.tailscale.clone())));
+        Ok(located.tailscale)
+    }
+}
+
+/// The identity source of the cache: the CLI, once it is found.
+pub struct CliSource(pub Arc<Finder>);
+
+impl WhoisSource for CliSource {
+    fn whois(&self, ip: std::net::IpAddr) -> WhoisFuture<'_> {
+        Box::pin(async move { self.cli()?.whois(ip).await })
+    }
+
+    fn whois_tcp(&self, addr: std::net::SocketAddr) -> WhoisFuture<'_> {
+        Box::pin(async move { self.cli()?.whois_tcp(addr).await })
+    }
+}
+
+impl CliSource {
+    fn cli(&self) -> Result<Tailscale, Error> {
+        self.0.tailscale().ok_or_else(|| Error::NotInstalled { path: PathBuf::from("tailscale") })
+    }
+}
+
+/// What the watcher needs to know of us.
+pub struct Interest {
+    /// Our ordinary port, which Serve routes and forwards are compared with.
+    pub port: u16,
+    /// The unix ingress, if there is one.
+    pub unix: Option<PathBuf>,
+}
+
+/// Publishes snapshots until the process ends.
+pub struct Watcher {
+    finder: Arc<Finder>,
+    state: Arc<ArcSwap<TailnetState>>,
+    interest: Interest,
+    /// Raised with every published change, for whoever binds addresses.
+    changed: watch::Sender<u64>,
+    daemon: Option<DaemonProcess>,
+}
+
+impl Watcher {
+    /// A watcher; the receiver wakes on every published change.
+    pub fn new(
+        finder: Arc<Finder>,
+        state: Arc<ArcSwap<TailnetState>>,
+        interest: Interest,
+    ) -> (Self, watch::Receiver<u64>) {
+        let (changed, receiver) = watch::channel(0);
+        (Self { finder, state, interest, changed, daemon: None }, receiver)
+    }
+
+    /// Runs for ever.
+    pub async fn run(mut self) {
+        loop {
+            self.poll().await;
+            let next = Instant::now() + POLL;
+            while Instant::now() < next {
+                tokio::time::sleep(GLANCE.min(next - Instant::now())).await;
+                if self.daemon_changed().await {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Whether the daemon behind the socket is another one, or gone. Gone is
+    /// published at once: the CLI would take seconds to say so.
+    async fn daemon_changed(&mut self) -> bool {
+        let Some(tailscale) = self.finder.tailscale() else { return false };
+        match (tailscale.daemon_process().await, self.daemon) {
+            (Ok(now), Some(before)) => now != before,
+            (Ok(_), None) => true,
+            (Err(_), None) => false,
+            (Err(error), Some(_)) => {
+                self.daemon = None;
+                self.publish(down(&error), ServeView::Unknown);
+                true
+            }
+        }
+    }
+
+    async fn poll(&mut self) {
+        let tailscale = match self.finder.find() {
+            Ok(tailscale) => tailscale,
+            Err(error) => {
+                let fix = Some("install Tailscale, or set gateway.tailscale.bin".to_owned());
+                self.publish(Phase::Down { detail: error.to_string(), fix }, ServeView::Unknown);
+                return;
+            }
+        };
+        let daemon = tailscale.daemon_process().await.ok();
+        let replaced = matches!((self.daemon, daemon), (Some(before), Some(now)) if before != now);
+        let (phase, serve) = match tailscale.status().await {
+            Err(error) => (down(&error), ServeView::Unknown),
+            Ok(status) if status.backend_state == BackendState::Running => {
+                let running = Arc::new(facts::running(&status));
+                let serve = facts::serve(&tailscale, daemon, &self.interest, &running).await;
+                (Phase::Running(running), serve)
+            }
+            Ok(status) => (Phase::NotRunning { state: status.backend_state }, ServeView::Unknown),
+        };
+        self.daemon = daemon;
+        if replaced {
+            // Another daemon knows other people, whatever it says first.
+            self.raise_epoch();
+        }
+        self.publish(phase, serve);
+    }
+
+    fn raise_epoch(&self) {
+        let mut state = TailnetState::clone(&self.state.load());
+        state.epoch += 1;
+        self.state.store(Arc::new(state));
+    }
+
+    fn publish(&self, phase: Phase, serve: ServeView) {
+        let before = self.state.load_full();
+        let same_world = same_world(&before.phase, &phase);
+        let same_serve = match (&before.serve, &serve) {
+            (ServeView::Unknown, ServeView::Unknown) => true,
+            (ServeView::Known(a), ServeView::Known(b)) => a == b,
+            _ => false,
+        };
+        if same_world && same_serve && !matches!(phase, Phase::Down { .. }) {
+            return;
+        }
+        let last_ips = match &phase {
+            Phase::Running(running) => running.ips.clone(),
+            _ => before.last_ips.clone(),
+        };
+        let epoch = if same_world { before.epoch } else { before.epoch + 1 };
+        self.state.store(Arc::new(TailnetState { phase, last_ips, serve, epoch }));
+        self.changed.send_modify(|count| *count += 1);
+    }
+}
+
+/// Whether identities learned in one phase still hold in the other: the same
+/// profile of the same node, by state, version, id, addresses and tailnet.
+fn same_world(before: &Phase, now: &Phase) -> bool {
+    match (before, now) {
+        (Phase::Running(before), Phase::Running(now)) => before == now,
+        (Phase::NotRunning { state: before }, Phase::NotRunning { state: now }) => before == now,
+        (Phase::Down { .. }, Phase::Down { .. }) | (Phase::Unknown, Phase::Unknown) => true,
+        _ => false,
+    }
+}
+
+fn down(error: &Error) -> Phase {
+    Phase::Down { detail: error.to_string(), fix: error.fix().map(str::to_owned) }
+}

@@ -1,0 +1,57 @@
+//! From answers of the CLI to the facts the gateway decides on.
+
+use std::sync::Arc;
+
+use openclaw_tailscale::{DaemonProcess, Status, Tailscale};
+
+use super::Interest;
+use crate::domain::{Owner, Running, ServeFacts, ServeView};
+use crate::ingress::process;
+
+/// The facts of a running node.
+pub(super) fn running(status: &Status) -> Running {
+    let tailnet = status.current_tailnet.as_ref();
+    Running {
+        ips: status.tailscale_ips.clone(),
+        self_id: status.self_node.id.clone(),
+        owner: status
+            .owner()
+            .map(|profile| Owner { login: profile.login.clone(), user_id: profile.id }),
+        dns_name: status.self_node.dns_name.clone(),
+        suffix: tailnet
+            .and_then(|tailnet| tailnet.magic_dns_suffix.clone())
+            .or_else(|| status.magic_dns_suffix.clone()),
+        tailnet: tailnet.map(|tailnet| tailnet.name.clone()).unwrap_or_default(),
+        version: status.version.clone(),
+        tun: status.tun,
+        cert_domains: status.cert_domains.clone(),
+    }
+}
+
+/// What decides whether a connection of the daemon's can be Serve's. Unknown
+/// where the Serve configuration cannot be read.
+pub(super) async fn serve(
+    tailscale: &Tailscale,
+    daemon: Option<DaemonProcess>,
+    interest: &Interest,
+    running: &Arc<Running>,
+) -> ServeView {
+    let (config, prefs) = tokio::join!(tailscale.serve_status(), tailscale.prefs());
+    let config = match config {
+        Ok(config) => config,
+        Err(error) => {
+            tracing::warn!(error = %error, "the Serve configuration could not be read");
+            return ServeView::Unknown;
+        }
+    };
+    let to_port = config.targets_port_at(interest.port, &running.ips);
+    let to_unix = interest.unix.as_deref().map(|path| config.targets_unix(path));
+    ServeView::Known(Arc::new(ServeFacts {
+        web_to_port: to_port.web,
+        tcp_to_port: to_port.tcp,
+        tcp_to_unix: to_unix.map_or(0, |targets| targets.tcp),
+        run_ssh: prefs.ok().and_then(|prefs| prefs.run_ssh),
+        dials_for_others: daemon.and_then(|daemon| daemon.pid).and_then(process::dials_for_others),
+        daemon,
+    }))
+}
