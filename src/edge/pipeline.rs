@@ -30,7 +30,7 @@ use crate::body::Body;
 use crate::domain::{Principal, Public, Reason, Role, Route, TailnetState};
 use crate::ingress::classify::{Classified, Policy, classify};
 use crate::ingress::{ConnFacts, Endpoint, IngressFacts, Via, authority, framing, owner};
-use crate::proxy::{self, Forward, UpstreamPools};
+
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
