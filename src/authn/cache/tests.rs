@@ -38,11 +38,11 @@ impl WhoisSource for Source {
             }
             self.running.fetch_sub(1, Ordering::SeqCst);
             if self.fails.load(Ordering::SeqCst) {
-                return Err(Error::DaemonDown { detail: "gone".into() });
+                return Err(Error::DaemonDown);
             }
             match guard(&self.people).get(&ip) {
                 Some(login) => Ok(whois(login, ip)),
-                None => Err(Error::NotFound { detail: "peer not found".into() }),
+                None => Err(Error::NotFound),
             }
         })
     }
