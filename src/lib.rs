@@ -16,3 +16,4 @@ pub mod body;
 pub mod config;
 pub mod domain;
 pub mod ingress;
+pub mod proxy;
