@@ -16,6 +16,9 @@ pub enum Body {
     Full(Option<Bytes>),
     /// What the upstream is sending.
     Upstream(Incoming),
+    /// What an upstream is sending over a connection of this worker's own pool,
+    /// which the body itself drives. It never leaves its thread.
+    Local(Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError>>>),
     /// Anything else that streams: a guarded or rewritten upstream body.
     Boxed(Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError> + Send>>),
 }
@@ -44,6 +47,7 @@ impl HttpBody for Body {
         match self.get_mut() {
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Upstream(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Self::Local(body) => body.as_mut().poll_frame(cx),
             Self::Boxed(body) => body.as_mut().poll_frame(cx),
         }
     }
@@ -52,6 +56,7 @@ impl HttpBody for Body {
         match self {
             Self::Full(bytes) => bytes.is_none(),
             Self::Upstream(body) => body.is_end_stream(),
+            Self::Local(body) => body.is_end_stream(),
             Self::Boxed(body) => body.is_end_stream(),
         }
     }
@@ -60,6 +65,7 @@ impl HttpBody for Body {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Self::Upstream(body) => body.size_hint(),
+            Self::Local(body) => body.size_hint(),
             Self::Boxed(body) => body.size_hint(),
         }
     }

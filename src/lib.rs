@@ -23,6 +23,7 @@ pub mod edge;
 pub mod ingress;
 pub mod limits;
 pub mod page;
+pub mod proxy;
 pub mod readiness;
 pub mod state_db;
 pub mod telemetry;

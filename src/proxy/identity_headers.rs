@@ -1,0 +1,196 @@
+//! What an upstream is told about who is calling (rulings 4).
+//!
+//! Runs last: by now every incoming copy of these names is gone, whatever its
+//! spelling, and `Connection` can no longer remove anything. The values were
+//! built once per identity, so a request only copies references.
+
+use std::io::Write as _;
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+use super::rfc2047::encode_rfc2047;
+use crate::domain::identity::IdentityHeaders;
+use crate::domain::route::IdentityHeaderNames;
+use crate::domain::{ClientAddr, Principal};
+use crate::ingress::IngressFacts;
+
+const LOGIN: HeaderName = HeaderName::from_static("tailscale-user-login");
+const NAME: HeaderName = HeaderName::from_static("tailscale-user-name");
+const PROFILE_PIC: HeaderName = HeaderName::from_static("tailscale-user-profile-pic");
+const HEADERS_INFO: HeaderName = HeaderName::from_static("tailscale-headers-info");
+const HEADERS_INFO_VALUE: HeaderValue = HeaderValue::from_static("https://tailscale.com/s/serve-headers");
+const X_FORWARDED_USER: HeaderName = HeaderName::from_static("x-forwarded-user");
+const REMOTE_USER: HeaderName = HeaderName::from_static("remote-user");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Builds the header values of one tailnet user, RFC 2047 where they are not
+/// ASCII. `None` for values that could never be Tailscale's: a line break or NUL
+/// in any of them, or a picture address that is not printable ASCII.
+pub fn build(login: &str, name: &str, profile_pic: Option<&str>) -> Option<IdentityHeaders> {
+    let profile_pic = match profile_pic {
+        None | Some("") => None,
+        Some(url) if url.bytes().all(|b| b.is_ascii_graphic()) => Some(HeaderValue::from_str(url).ok()?),
+        Some(_) => return None,
+    };
+    Some(IdentityHeaders { login: value(login)?, name: value(name)?, profile_pic })
+}
+
+/// One identity value as a header: ASCII as it is, anything else encoded.
+/// `None` for a line break or NUL.
+pub fn value(text: &str) -> Option<HeaderValue> {
+    if text.contains(['\r', '\n', '\0']) {
+        return None;
+    }
+    HeaderValue::from_str(&encode_rfc2047(text)).ok()
+}
+
+/// Says who is calling. Tagged machines, secret holders, local processes and
+/// the public are nobody: they get no header.
+pub(super) fn set_identity(headers: &mut HeaderMap, principal: &Principal, names: IdentityHeaderNames) {
+    let user = match principal {
+        Principal::User(user) => {
+            if names.tailscale {
+                set_tailscale(headers, &user.headers);
+            }
+            &user.headers.login
+        }
+        Principal::Proxy(user) => &user.header,
+        Principal::Node(_) | Principal::SecretHolder { .. } | Principal::Local | Principal::Public => return,
+    };
+    if names.x_forwarded_user {
+        headers.insert(X_FORWARDED_USER, user.clone());
+    }
+    if names.remote_user {
+        headers.insert(REMOTE_USER, user.clone());
+    }
+}
+
+fn set_tailscale(headers: &mut HeaderMap, values: &IdentityHeaders) {
+    headers.insert(LOGIN, values.login.clone());
+    headers.insert(NAME, values.name.clone());
+    if let Some(pic) = &values.profile_pic {
+        headers.insert(PROFILE_PIC, pic.clone());
+    }
+    headers.insert(HEADERS_INFO, HEADERS_INFO_VALUE);
+}
+
+/// Says how the request came in: one address, the authority asked for, the
+/// scheme the client spoke.
+pub(super) fn set_forwarding(headers: &mut HeaderMap, facts: &IngressFacts, host: HeaderValue) {
+    if let Some(client) = facts.client.and_then(address) {
+        headers.insert(X_FORWARDED_FOR, client);
+    }
+    headers.insert(X_FORWARDED_HOST, host);
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if facts.https { "https" } else { "http" }));
+}
+
+fn address(client: ClientAddr) -> Option<HeaderValue> {
+    // The longest address has 45 characters; the stack holds it.
+    let mut text = [0_u8; 48];
+    let mut rest = &mut text[..];
+    write!(rest, "{client}").ok()?;
+    let unused = rest.len();
+    HeaderValue::from_bytes(&text[..text.len() - unused]).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use openclaw_tailscale::StableNodeId;
+
+    use super::*;
+    use crate::domain::{ProxyUser, SecretKind, TailnetNode};
+    use crate::ingress::Via;
+    use crate::proxy::tests::support::alice;
+
+    const ALL: IdentityHeaderNames =
+        IdentityHeaderNames { tailscale: true, x_forwarded_user: true, remote_user: true };
+
+    fn set(principal: &Principal, names: IdentityHeaderNames) -> Vec<String> {
+        let mut headers = HeaderMap::new();
+        set_identity(&mut headers, principal, names);
+        let mut lines: Vec<_> =
+            headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        lines.sort();
+        lines
+    }
+
+    #[test]
+    fn a_user_is_named_under_the_configured_names() {
+        assert_eq!(
+            set(&alice(), IdentityHeaderNames::default()),
+            [
+                "tailscale-headers-info: https://tailscale.com/s/serve-headers",
+                "tailscale-user-login: alice@example.com",
+                "tailscale-user-name: =?utf-8?q?Al=C3=AFce?=",
+            ]
+        );
+        let names = IdentityHeaderNames { tailscale: false, x_forwarded_user: true, remote_user: true };
+        assert_eq!(
+            set(&alice(), names),
+            ["remote-user: alice@example.com", "x-forwarded-user: alice@example.com"]
+        );
+    }
+
+    #[test]
+    fn a_proxy_user_never_gets_tailscale_names() {
+        let bob = Principal::Proxy(Arc::new(ProxyUser { name: "bob".into(), header: value("bob").unwrap() }));
+        assert_eq!(set(&bob, ALL), ["remote-user: bob", "x-forwarded-user: bob"]);
+        assert!(set(&bob, IdentityHeaderNames::default()).is_empty());
+    }
+
+    #[test]
+    fn nobody_else_is_named() {
+        let node = TailnetNode {
+            tags: vec!["tag:ci".into()],
+            node_id: StableNodeId::new("n1").unwrap(),
+            node_name: "ci".into(),
+            router: false,
+        };
+        for principal in [
+            Principal::Node(Arc::new(node)),
+            Principal::SecretHolder { kind: SecretKind::Token, public: false },
+            Principal::Local,
+            Principal::Public,
+        ] {
+            assert!(set(&principal, ALL).is_empty(), "{}", principal.label());
+        }
+    }
+
+    #[test]
+    fn forwarding_names_one_address() {
+        let mut headers = HeaderMap::new();
+        let mut facts = IngressFacts {
+            via: Via::Tailnet,
+            peer: None,
+            client: Some(ClientAddr::new("::ffff:100.64.0.2".parse().unwrap())),
+            https: true,
+            host: "gw.example".into(),
+        };
+        set_forwarding(&mut headers, &facts, HeaderValue::from_static("gw.example"));
+        assert_eq!(headers["x-forwarded-for"], "100.64.0.2");
+        assert_eq!(headers["x-forwarded-host"], "gw.example");
+        assert_eq!(headers["x-forwarded-proto"], "https");
+
+        facts.client = Some(ClientAddr::new("fd7a:115c:a1e0:ab12:4843:cd96:6258:b240".parse().unwrap()));
+        facts.https = false;
+        set_forwarding(&mut headers, &facts, HeaderValue::from_static("gw.example"));
+        assert_eq!(headers["x-forwarded-for"], "fd7a:115c:a1e0:ab12:4843:cd96:6258:b240");
+        assert_eq!(headers["x-forwarded-proto"], "http");
+    }
+
+    #[test]
+    fn threat_021_values_with_line_breaks_are_never_built() {
+        assert!(build("a@b\r\nX: y", "n", None).is_none());
+        assert!(build("a@b", "n\0", None).is_none());
+        assert!(build("a@b", "n", Some("https://x/\u{e9}")).is_none());
+        assert!(build("a@b", "n", Some("https://x/ y")).is_none());
+        let built = build("bøb@example.com", "", Some("")).unwrap();
+        assert_eq!(built.login, "=?utf-8?q?b=C3=B8b@example.com?=");
+        assert_eq!(built.name, "");
+        assert!(built.profile_pic.is_none());
+    }
+}

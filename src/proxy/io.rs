@@ -1,0 +1,97 @@
+//! The byte stream to an upstream.
+
+use std::cell::Cell;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::client::TlsStream;
+
+/// What an upstream is reached over.
+pub(super) enum Transport {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// A transport that remembers whether anything was heard on it: a request is
+/// only ever sent again when its connection said nothing (see `exchange`).
+pub(super) struct UpstreamIo {
+    transport: Transport,
+    heard: Rc<Cell<bool>>,
+}
+
+impl UpstreamIo {
+    pub(super) fn new(transport: Transport) -> Self {
+        Self { transport, heard: Rc::default() }
+    }
+
+    /// Set with every byte that arrives; whoever holds it may clear it.
+    pub(super) fn heard(&self) -> Rc<Cell<bool>> {
+        self.heard.clone()
+    }
+}
+
+macro_rules! each {
+    ($transport:expr, $io:ident => $call:expr) => {
+        match $transport {
+            Transport::Tcp($io) => {
+                let $io = Pin::new($io);
+                $call
+            }
+            Transport::Unix($io) => {
+                let $io = Pin::new($io);
+                $call
+            }
+            Transport::Tls($io) => {
+                let $io = Pin::new($io);
+                $call
+            }
+        }
+    };
+}
+
+impl AsyncRead for UpstreamIo {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        ready!(each!(&mut this.transport, io => io.poll_read(cx, buf)))?;
+        if buf.filled().len() > before {
+            this.heard.set(true);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for UpstreamIo {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        each!(&mut self.get_mut().transport, io => io.poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        each!(&mut self.get_mut().transport, io => io.poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.transport {
+            Transport::Tcp(io) => io.is_write_vectored(),
+            Transport::Unix(io) => io.is_write_vectored(),
+            Transport::Tls(io) => io.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(&mut self.get_mut().transport, io => io.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(&mut self.get_mut().transport, io => io.poll_shutdown(cx))
+    }
+}

@@ -1,0 +1,206 @@
+//! Connections kept open, per upstream and worker.
+//!
+//! Nothing here is shared between threads, so the warm path takes no lock. A
+//! connection is not a task of its own either: whoever uses it drives it (see
+//! `exchange` and `streamed`), which saves two trips through the scheduler per
+//! request. While it is idle nobody drives it; it is looked at when it is taken
+//! out, and a sweeper throws away what is old or closed.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use http::HeaderValue;
+use hyper::client::conn::http1::{self, Connection, SendRequest};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use tokio::time::Instant;
+
+use super::deadline::Deadline;
+use super::io::UpstreamIo;
+use super::request_body::RequestBody;
+use super::{ProxyError, authority, connect, tls};
+use crate::domain::Upstream;
+
+/// Idle connections kept per upstream and worker.
+const MAX_IDLE: usize = 64;
+/// How long one may be idle: less than the 60 s many servers allow.
+const MAX_IDLE_AGE: Duration = Duration::from_secs(55);
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// The most a response head, or one read of a body, may take.
+const MAX_BUFFER: usize = 128 * 1024;
+
+/// The upstream connections of one worker thread. Clones share them.
+#[derive(Clone, Default)]
+pub struct UpstreamPools(Rc<Pools>);
+
+#[derive(Default)]
+struct Pools {
+    entries: RefCell<Vec<Rc<Entry>>>,
+    sweeping: Cell<bool>,
+}
+
+/// What is known about one upstream.
+pub(super) struct Entry {
+    pub(super) upstream: Arc<Upstream>,
+    /// `Host` where it is the upstream's own.
+    pub(super) host: HeaderValue,
+    tls: OnceCell<Arc<ClientConfig>>,
+    idle: RefCell<Vec<Box<Live>>>,
+    pools: Weak<Pools>,
+}
+
+/// An open connection.
+pub(super) struct Live {
+    pub(super) sender: SendRequest<RequestBody>,
+    pub(super) connection: Connection<TokioIo<UpstreamIo>, RequestBody>,
+    pub(super) deadline: Deadline,
+    /// Whether a byte has arrived since this was cleared.
+    pub(super) heard: Rc<Cell<bool>>,
+    idle_since: Instant,
+}
+
+impl UpstreamPools {
+    /// Empty pools.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many idle connections are kept, to all upstreams.
+    pub fn idle(&self) -> usize {
+        self.0.entries.borrow().iter().map(|entry| entry.idle.borrow().len()).sum()
+    }
+
+    /// Waits until every idle connection was found to be closed.
+    #[cfg(test)]
+    pub(super) async fn until_swept_empty(&self) {
+        while self.0.sweep(Instant::now()) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    pub(super) fn entry(&self, upstream: &Arc<Upstream>) -> Rc<Entry> {
+        // A handful of upstreams: comparing pointers beats hashing.
+        let mut entries = self.0.entries.borrow_mut();
+        if let Some(entry) = entries.iter().find(|entry| Arc::ptr_eq(&entry.upstream, upstream)) {
+            return entry.clone();
+        }
+        let entry = Rc::new(Entry {
+            upstream: upstream.clone(),
+            host: authority::of_upstream(upstream),
+            tls: OnceCell::new(),
+            idle: RefCell::default(),
+            pools: Rc::downgrade(&self.0),
+        });
+        entries.push(entry.clone());
+        entry
+    }
+}
+
+impl Entry {
+    pub(super) fn tls(&self) -> io::Result<Arc<ClientConfig>> {
+        if let Some(config) = self.tls.get() {
+            return Ok(config.clone());
+        }
+        let config = tls::client_config(&self.upstream)?;
+        Ok(self.tls.get_or_init(|| config).clone())
+    }
+
+    /// A connection of its own.
+    pub(super) async fn connect(&self, limit: Duration) -> Result<Box<Live>, ProxyError> {
+        let io = connect::connect(self, limit).await?;
+        let heard = io.heard();
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(MAX_BUFFER)
+            .handshake(TokioIo::new(io))
+            .await
+            .map_err(ProxyError::Response)?;
+        let now = Instant::now();
+        Ok(Box::new(Live { sender, connection, deadline: Deadline::at(now), heard, idle_since: now }))
+    }
+
+    /// The connection used last, if one is still good. Those that were closed,
+    /// or where something arrived that nobody asked for, are thrown away.
+    pub(super) fn take(&self, now: Instant) -> Option<Box<Live>> {
+        let mut idle = self.idle.borrow_mut();
+        while let Some(mut live) = idle.pop() {
+            if now.duration_since(live.idle_since) > MAX_IDLE_AGE {
+                // Those below it are older.
+                idle.clear();
+                return None;
+            }
+            if live.is_ready() {
+                return Some(live);
+            }
+        }
+        None
+    }
+
+    /// Takes a connection back after a complete exchange; drops it, which closes
+    /// it, unless it is ready for another.
+    pub(super) fn give_back(self: &Rc<Self>, mut live: Box<Live>) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < MAX_IDLE && live.is_ready() {
+            live.idle_since = Instant::now();
+            idle.push(live);
+            drop(idle);
+            if let Some(pools) = self.pools.upgrade() {
+                pools.start_sweeping();
+            }
+        }
+    }
+
+    fn sweep(&self, now: Instant) {
+        self.idle
+            .borrow_mut()
+            .retain_mut(|live| now.duration_since(live.idle_since) <= MAX_IDLE_AGE && live.is_ready());
+    }
+}
+
+impl Live {
+    /// Whether it is open and between two exchanges.
+    fn is_ready(&mut self) -> bool {
+        // Nobody is waiting for the connection, so nobody needs waking.
+        let mut cx = Context::from_waker(Waker::noop());
+        Pin::new(&mut self.connection).poll(&mut cx).is_pending() && self.sender.is_ready()
+    }
+
+    /// Drives the connection. Ready when it has ended; not to be polled again
+    /// then.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        Pin::new(&mut self.connection).poll(cx)
+    }
+}
+
+impl Pools {
+    fn start_sweeping(self: &Rc<Self>) {
+        if self.sweeping.replace(true) {
+            return;
+        }
+        let pools = Rc::downgrade(self);
+        tokio::task::spawn_local(async move {
+            loop {
+                tokio::time::sleep(SWEEP_EVERY).await;
+                let Some(pools) = pools.upgrade() else { return };
+                if !pools.sweep(Instant::now()) {
+                    pools.sweeping.set(false);
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Whether anything idle is left.
+    fn sweep(&self, now: Instant) -> bool {
+        let mut entries = self.entries.borrow_mut();
+        entries.iter().for_each(|entry| entry.sweep(now));
+        // An upstream that no configuration names any more is only held here.
+        entries.retain(|entry| Arc::strong_count(&entry.upstream) > 1 || Rc::strong_count(entry) > 1);
+        entries.iter().any(|entry| !entry.idle.borrow().is_empty())
+    }
+}

@@ -1,0 +1,226 @@
+use super::support::*;
+use crate::proxy::CloseReason;
+
+#[test]
+fn events_arrive_as_they_are_sent() {
+    run(async {
+        let app = App::bind().await;
+        let gateway = Gateway::new(app.route());
+        let mut client = gateway.client();
+        client.send(GET).await;
+        let mut wire = app.accept().await;
+        wire.head().await;
+        wire.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+            .await;
+        client.head().await;
+        for n in 0..3 {
+            wire.send(format!("9\r\ndata: {n}\n\n\r\n")).await;
+            client.until(&format!("data: {n}\n\n")).await;
+        }
+        // The client leaves; the upstream learns of it.
+        drop(client);
+        wire.rest().await;
+    });
+}
+
+#[test]
+fn threat_049_a_stream_ends_when_its_right_does() {
+    run(async {
+        let app = App::bind().await;
+        let gateway = Gateway::new(app.route());
+        let mut client = gateway.client();
+        client.send(GET).await;
+        let mut wire = app.accept().await;
+        wire.head().await;
+        wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n").await;
+        client.until("ok\r\n").await;
+        gateway.closer.close(CloseReason::Revoked);
+        assert!(client.rest().await.is_empty(), "no final chunk: the client must see a break");
+        wire.rest().await;
+    });
+}
+
+#[test]
+fn threat_049_a_long_wait_ends_too() {
+    run(async {
+        let app = App::bind().await;
+        let gateway = Gateway::new(app.route());
+        let mut client = gateway.client();
+        client.send(GET).await;
+        let mut wire = app.accept().await;
+        wire.head().await;
+        gateway.closer.close(CloseReason::Revoked);
+        assert!(client.head().await.starts_with("http/1.1 503"));
+        wire.rest().await;
+    });
+}
+
+#[test]
+fn a_large_body_passes_whole_both_ways() {
+    run(async {
+        let app = App::bind().await;
+        let gateway = Gateway::new(app.route());
+        let mut client = gateway.client();
+        let big: String = ('a'..='z').cycle().take(3_000_000).collect();
+        let upload = big.clone();
+        let task = tokio::task::spawn_local(async move {
+            let head = format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", upload.len());
+            client.send(head).await;
+            client.send(&upload).await;
+            client.head().await;
+            client.exactly(upload.len()).await
+        });
+        let mut wire = app.accept().await;
+        let head = wire.head().await;
+        assert!(head.contains(&format!("content-length: {}\r\n", big.len())));
+        assert!(wire.exactly(big.len()).await == big.as_bytes());
+        wire.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", big.len())).await;
+        wire.send(&big).await;
+        assert!(task.await.unwrap() == big.as_bytes());
+        assert_eq!(gateway.pools.idle(), 1);
+    });
+}
+
+#[test]
+fn an_answer_before_the_upload_ends_does_not_stop_it() {
+    run(async {
+        let app = App::bind().await;
+        let gateway = Gateway::new(app.route());
+        let mut client = gateway.client();
+        client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nup").await;
+        let mut wire = app.accept().await;
+        wire.head().await;
+        wire.exactly(2).await;
+        wire.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nok").await;
+        client.until("\r\n\r\nok").await;
+        client.send("ld").await;
+        assert_eq!(wire.exactly(2).await, b"ld");
+        wire.send("ay").await;
+        client.until("ay").await;
+    });
+}
+
+#[test]
+fn threat_079_a_body_shorter_than_it_said_breaks_the_clients_connection() {
+    run(async {
+        let app = App::bind().await;
+        let gateway = Gateway::new(app.route());
+        let mut client = gateway.client();
+        client.send(GET).await;
+        let mut wire = app.accept().await;
+        wire.head().await;
+        wire.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort").await;
+        client.until("\r\n\r\nshort").await;
+        drop(wire);
+        assert!(client.rest().await.is_empty());
+        assert_eq!(gateway.pools.idle(), 0);
+    });
+}
+
+#[test]
+fn a_body_longer_than_it_said_is_cut_and_its_connection_dropped() {
+    run(async {
+        let app = App::bind().await;
+        let gateway = Gateway::new(app.route());
+        let mut client = gateway.client();
+        client.send(GET).await;
+        let mut wire = app.accept().await;
+        wire.head().await;
+        wire.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200").await;
+        client.until("\r\n\r\nok").await;
+        wire.rest().await;
+        assert_eq!(gateway.pools.idle(), 0);
+    });
+}
+
+#[test]
+fn a_body_up_to_the_end_of_the_connection_passes() {
+    run(async {
+        let app = App::bind().await;
+        let gateway = Gateway::new(app.route());
+        let mut client = gateway.client();
+        client.send(GET).await;
+        let mut wire = app.accept().await;
+        wire.head().await;
+        wire.send("HTTP/1.1 200 OK\r\n\r\nsome").await;
+        client.until("some").await;
+        wire.send("more").await;
+        drop(wire);
+        client.until("more").await;
+        client.until("0\r\n\r\n").await;
+    });
+}
+
+#[test]
+fn interim_answers_are_not_passed_on() {
+    run(async {
+        let app = App::bind().await;
+        let gateway = Gateway::new(app.route());
+        let mut client = gateway.client();
+        client.send(GET).await;
+        let mut wire = app.accept().await;
+        wire.head().await;
+        wire.send(format!("HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n{OK}"))
+            .await;
+        assert!(client.head().await.starts_with("http/1.1 200"));
+    });
+}
+
+#[test]
+fn answers_that_are_none_are_502() {
+    run(async {
+        let app = App::bind().await;
+        let gateway = Gateway::new(app.route());
+        let long = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(300_000));
+        for answer in [
+            "SSH-2.0-OpenSSH\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX: a\nY\r\n\r\n",
+            &long,
+        ] {
+            let mut client = gateway.client();
+            client.send(GET).await;
+            let mut wire = app.accept().await;
+            wire.head().await;
+            wire.try_send(answer).await;
+            let head = client.head().await;
+            assert!(head.starts_with("http/1.1 502"), "{head}");
+            assert_eq!(client.until("upstream_bad_response").await, "upstream_bad_response");
+            wire.rest().await;
+        }
+        assert_eq!(gateway.pools.idle(), 0);
+    });
+}
+
+#[test]
+fn a_get_with_a_chunked_body_keeps_it() {
+    run(async {
+        let app = App::bind().await;
+        let gateway = Gateway::new(app.route());
+        let mut client = gateway.client();
+        client
+            .send("GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n")
+            .await;
+        let mut wire = app.accept().await;
+        assert!(wire.head().await.contains("transfer-encoding: chunked"));
+        wire.until("hi\r\n0\r\n\r\n").await;
+        wire.send(OK).await;
+        client.until("\r\n\r\nok").await;
+    });
+}
+
+#[test]
+fn a_client_that_breaks_off_its_upload_breaks_the_upstreams_connection() {
+    run(async {
+        let app = App::bind().await;
+        let gateway = Gateway::new(app.route());
+        let mut client = gateway.client();
+        client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nup").await;
+        let mut wire = app.accept().await;
+        wire.head().await;
+        drop(client);
+        assert_eq!(wire.rest().await, b"up");
+    });
+}
