@@ -13,7 +13,6 @@
 //! [`watch`] keeps what is known of the tailnet true.
 
 pub mod api;
-pub mod app;
 pub mod authn;
 pub mod authz;
 pub mod body;
@@ -26,5 +25,3 @@ pub mod page;
 pub mod proxy;
 pub mod readiness;
 pub mod state_db;
-pub mod telemetry;
-pub mod watch;

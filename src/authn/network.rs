@@ -117,17 +117,12 @@ pub fn principal(whois: &Whois, running: &Running) -> Result<Principal, Reason> 
             (Some(name), Some(suffix)) => name.is_under(suffix),
             _ => false,
         };
-    let headers = IdentityHeaders {
-        login: rfc2047::header_value(profile.login.as_str()).ok_or(Reason::TailscaleUserMissing)?,
-        // A name is a label: one that cannot be sent is left out, not refused.
-        name: rfc2047::header_value(&profile.display_name)
-            .unwrap_or_else(|| http::HeaderValue::from_static("")),
-        profile_pic: profile
-            .profile_pic_url
-            .as_deref()
-            .filter(|url| url.is_ascii())
-            .and_then(|url| http::HeaderValue::from_str(url).ok()),
-    };
+    let headers = IdentityHeaders::new(
+        profile.login.as_str(),
+        &profile.display_name,
+        profile.profile_pic_url.as_deref(),
+    )
+    .ok_or(Reason::TailscaleUserMissing)?;
     Ok(Principal::User(Arc::new(TailnetUser {
         login: profile.login.clone(),
         user_id: profile.id,

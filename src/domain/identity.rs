@@ -5,6 +5,8 @@ use std::sync::Arc;
 use http::HeaderValue;
 use openclaw_tailscale::{Login, StableNodeId};
 
+use super::rfc2047;
+
 /// A person on a tailnet, as `whois` of an address said.
 #[derive(Clone, Debug)]
 pub struct TailnetUser {
@@ -36,6 +38,21 @@ pub struct IdentityHeaders {
     pub name: HeaderValue,
     /// `Tailscale-User-Profile-Pic`; omitted when there is none.
     pub profile_pic: Option<HeaderValue>,
+}
+
+impl IdentityHeaders {
+    /// The values for one user. A name or picture that cannot be sent is left
+    /// out, since it is only a label; without a login there is nothing to send.
+    pub fn new(login: &str, name: &str, profile_pic: Option<&str>) -> Option<Self> {
+        let profile_pic = profile_pic
+            .filter(|url| !url.is_empty() && url.bytes().all(|b| b.is_ascii_graphic()))
+            .and_then(|url| HeaderValue::from_str(url).ok());
+        Some(Self {
+            login: rfc2047::header_value(login).filter(|value| !value.is_empty())?,
+            name: rfc2047::header_value(name).unwrap_or_else(|| HeaderValue::from_static("")),
+            profile_pic,
+        })
+    }
 }
 
 /// A tagged machine on the tailnet. Never a person, whatever its profile says.
@@ -113,5 +130,23 @@ impl Principal {
             Self::Local => "local".into(),
             Self::Public => "public".into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threat_021_values_that_could_break_a_head_are_never_made() {
+        assert!(IdentityHeaders::new("a@b\r\nX: y", "n", None).is_none());
+        assert!(IdentityHeaders::new("", "n", None).is_none());
+        let odd = IdentityHeaders::new("a@b", "n\0", Some("https://x/ y")).unwrap();
+        assert!(odd.name.is_empty() && odd.profile_pic.is_none());
+        assert!(IdentityHeaders::new("a@b", "n", Some("https://x/\u{e9}")).unwrap().profile_pic.is_none());
+        let built = IdentityHeaders::new("b\u{f8}b@example.com", "B\u{f8}b \u{136}", Some("")).unwrap();
+        assert_eq!(built.login, "=?utf-8?q?b=C3=B8b@example.com?=");
+        assert_eq!(built.name, "=?utf-8?q?B=C3=B8b_=C4=B6?=");
+        assert!(built.profile_pic.is_none());
     }
 }

@@ -8,7 +8,6 @@ use std::io::Write as _;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::rfc2047::encode_rfc2047;
 use crate::domain::identity::IdentityHeaders;
 use crate::domain::route::IdentityHeaderNames;
 use crate::domain::{ClientAddr, Principal};
@@ -24,27 +23,6 @@ const REMOTE_USER: HeaderName = HeaderName::from_static("remote-user");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-
-/// Builds the header values of one tailnet user, RFC 2047 where they are not
-/// ASCII. `None` for values that could never be Tailscale's: a line break or NUL
-/// in any of them, or a picture address that is not printable ASCII.
-pub fn build(login: &str, name: &str, profile_pic: Option<&str>) -> Option<IdentityHeaders> {
-    let profile_pic = match profile_pic {
-        None | Some("") => None,
-        Some(url) if url.bytes().all(|b| b.is_ascii_graphic()) => Some(HeaderValue::from_str(url).ok()?),
-        Some(_) => return None,
-    };
-    Some(IdentityHeaders { login: value(login)?, name: value(name)?, profile_pic })
-}
-
-/// One identity value as a header: ASCII as it is, anything else encoded.
-/// `None` for a line break or NUL.
-pub fn value(text: &str) -> Option<HeaderValue> {
-    if text.contains(['\r', '\n', '\0']) {
-        return None;
-    }
-    HeaderValue::from_str(&encode_rfc2047(text)).ok()
-}
 
 /// Says who is calling. Tagged machines, secret holders, local processes and
 /// the public are nobody: they get no header.
@@ -180,17 +158,5 @@ mod tests {
         set_forwarding(&mut headers, &facts, HeaderValue::from_static("gw.example"));
         assert_eq!(headers["x-forwarded-for"], "fd7a:115c:a1e0:ab12:4843:cd96:6258:b240");
         assert_eq!(headers["x-forwarded-proto"], "http");
-    }
-
-    #[test]
-    fn threat_021_values_with_line_breaks_are_never_built() {
-        assert!(build("a@b\r\nX: y", "n", None).is_none());
-        assert!(build("a@b", "n\0", None).is_none());
-        assert!(build("a@b", "n", Some("https://x/\u{e9}")).is_none());
-        assert!(build("a@b", "n", Some("https://x/ y")).is_none());
-        let built = build("bøb@example.com", "", Some("")).unwrap();
-        assert_eq!(built.login, "=?utf-8?q?b=C3=B8b@example.com?=");
-        assert_eq!(built.name, "");
-        assert!(built.profile_pic.is_none());
     }
 }

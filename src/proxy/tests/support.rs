@@ -24,7 +24,8 @@ use crate::domain::{
     UpstreamKind,
 };
 use crate::ingress::{IngressFacts, Via};
-use crate::proxy::{self, Closer, Credentials, Forward, UpstreamPools, identity_headers};
+use crate::domain::identity::IdentityHeaders;
+use crate::proxy::{self, Closer, Credentials, Forward, UpstreamPools};
 
 pub(crate) fn alice() -> Principal {
     Principal::User(Arc::new(TailnetUser {
@@ -35,7 +36,7 @@ pub(crate) fn alice() -> Principal {
         node_name: "laptop".into(),
         member: true,
         router: false,
-        headers: identity_headers::build("alice@example.com", "Alïce", None).unwrap(),
+        headers: IdentityHeaders::new("alice@example.com", "Alïce", None).unwrap(),
     }))
 }
 
