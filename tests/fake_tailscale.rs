@@ -1,0 +1,17 @@
+//! Holds the scripted `tailscale` to the recordings of the real one, and shows
+//! that its faults do what their names say.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "a test stops at the first surprise, and here programs are started by design"
+)]
+
+#[path = "fake_tailscale/fake.rs"]
+mod fake;
+#[path = "fake_tailscale/recordings.rs"]
+mod recordings;
+#[path = "fake_tailscale/transcript.rs"]
+mod transcript;
