@@ -77,7 +77,6 @@ fn address(client: ClientAddr) -> Option<HeaderValue> {
 mod tests {
     use std::sync::Arc;
 
-    use openclaw_tailscale::StableNodeId;
 
     use super::*;
     use crate::domain::{ProxyUser, SecretKind, TailnetNode};
@@ -115,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_proxy_user_never_gets_tailscale_names() {
-        let bob = Principal::Proxy(Arc::new(ProxyUser { name: "bob".into(), header: value("bob").unwrap() }));
+        let bob = Principal::Proxy(Arc::new(ProxyUser { name: "bob".into(), header: HeaderValue::from_static("bob") }));
         assert_eq!(set(&bob, ALL), ["remote-user: bob", "x-forwarded-user: bob"]);
         assert!(set(&bob, IdentityHeaderNames::default()).is_empty());
     }
@@ -124,7 +123,7 @@ mod tests {
     fn nobody_else_is_named() {
         let node = TailnetNode {
             tags: vec!["tag:ci".into()],
-            node_id: StableNodeId::new("n1").unwrap(),
+            node_id: "n1".parse().unwrap(),
             node_name: "ci".into(),
             router: false,
         };
@@ -142,6 +141,8 @@ mod tests {
     fn forwarding_names_one_address() {
         let mut headers = HeaderMap::new();
         let mut facts = IngressFacts {
+            local_direct: false,
+            evidence: crate::ingress::Evidence::None(None),
             via: Via::Tailnet,
             peer: None,
             client: Some(ClientAddr::new("::ffff:100.64.0.2".parse().unwrap())),

@@ -13,7 +13,6 @@ use http::{HeaderName, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use openclaw_tailscale::{Login, StableNodeId};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -29,10 +28,10 @@ use crate::proxy::{self, Closer, Credentials, Forward, UpstreamPools};
 
 pub(crate) fn alice() -> Principal {
     Principal::User(Arc::new(TailnetUser {
-        login: Login::new("alice@example.com").unwrap(),
+        login: "alice@example.com".parse().unwrap(),
         user_id: 1,
         display_name: "Alïce".into(),
-        node_id: StableNodeId::new("n1").unwrap(),
+        node_id: "n1".parse().unwrap(),
         node_name: "laptop".into(),
         member: true,
         router: false,
@@ -203,6 +202,8 @@ impl Gateway {
     /// What the edge does, without the deciding.
     pub(crate) async fn serve(&self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         let facts = IngressFacts {
+            local_direct: false,
+            evidence: crate::ingress::Evidence::None(None),
             via: Via::Tailnet,
             peer: None,
             client: Some(ClientAddr::new("100.64.0.2".parse().unwrap())),
