@@ -1,1 +1,383 @@
-//! placeholder
+//! Builds every room from a checked configuration and runs them.
+//!
+//! One control thread: signals, the configuration file, the watcher, every child
+//! process, listeners that come and go. One worker thread per core. A fault of
+//! Tailscale's is reported and waited out; only a fault of ours, or of what the
+//! operator asked for, ends the process.
+
+mod listen;
+mod report;
+mod tailnet_listeners;
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use openclaw_tailscale::LocateOptions;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::authn::IdentityCache;
+use crate::authz::pins::Pins;
+use crate::config::{
+    Config, ConfigError, Env, GatewayFlags, GeneratedToken, GeneratedTokenError, Loaded, TailscaleMode, load,
+};
+use crate::domain::TailnetState;
+use crate::edge::{Edge, Settings, Shared};
+use crate::ingress::{
+    BindError, Binder, Limits, Tls, TlsError, UnixError, UnixIngress, Workers, default_workers,
+    own_addresses,
+};
+use crate::limits::Limiter;
+use crate::readiness::{Fault, Readiness};
+use crate::state_db::StateDb;
+use crate::telemetry;
+use crate::watch::{CliSource, Finder, Interest, Watcher};
+use listen::Need;
+use tailnet_listeners::TailnetListeners;
+
+/// How long requests may go on after the gateway was told to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How often the configuration files are looked at; a change takes effect within
+/// two seconds (rulings 6).
+const CONFIG_GLANCE: Duration = Duration::from_millis(500);
+/// How often this host's own addresses are read.
+const ADDRESSES: Duration = Duration::from_secs(15);
+
+/// Why the gateway did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration is refused.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A key asks for something this version does not do.
+    #[error("{key} is not available in this version; {instead}")]
+    Unavailable {
+        /// The key.
+        key: &'static str,
+        /// What to do instead.
+        instead: &'static str,
+    },
+    /// No token could be generated.
+    #[error(transparent)]
+    Token(#[from] GeneratedTokenError),
+    /// An address cannot be had.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The certificate or key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The Serve ingress cannot be made safely.
+    #[error(transparent)]
+    Unix(#[from] UnixError),
+    /// A directory, thread or signal handler cannot be made.
+    #[error("{what}")]
+    System {
+        /// What was being done.
+        what: String,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl StartError {
+    /// Whether the configuration is to blame: exit 78, and a service manager need
+    /// not try again.
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::Config(_) | Self::Unavailable { .. } | Self::Tls(_) | Self::Unix(_))
+    }
+}
+
+/// Runs the gateway until it is told to stop.
+///
+/// # Errors
+///
+/// Why it did not start. Once it runs, nothing ends it but a signal.
+pub fn run(flags: GatewayFlags, env: Env) -> Result<(), StartError> {
+    let loaded = load(&flags, &env)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(system("the control thread's runtime cannot be made"))?;
+    runtime.block_on(App::start(loaded, flags, env))
+}
+
+fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> StartError {
+    let what = what.into();
+    move |source| StartError::System { what, source }
+}
+
+struct App {
+    flags: GatewayFlags,
+    env: Env,
+    loaded: Loaded,
+    token: Option<GeneratedToken>,
+    shared: Arc<Shared>,
+    workers: Workers,
+    port: u16,
+}
+
+impl App {
+    async fn start(mut loaded: Loaded, flags: GatewayFlags, env: Env) -> Result<(), StartError> {
+        let log_style = telemetry::init(&loaded.config.gateway.log, flags.verbose);
+        for warning in &loaded.config.warnings {
+            tracing::warn!("{warning}");
+        }
+        check_available(&loaded.config)?;
+        let token = generate_token(&mut loaded)?;
+        let config = loaded.config.clone();
+        let gateway = &config.gateway;
+        let tls = gateway.tls.as_ref().map(|files| Tls::load(&files.cert_path, &files.key_path)).transpose()?;
+
+        // Addresses first: a port that is taken is the likeliest fault.
+        let run_dir = config.state_dir.join("run");
+        crate::config::create_private_dirs(&run_dir)
+            .map_err(system(format!("{} cannot be made", run_dir.display())))?;
+        let count = default_workers();
+        let binder = Binder::new(count, &run_dir);
+        let bound = bind_fixed(&binder, gateway)?;
+        let port = bound.port;
+        let unix = serve_ingress(&config)?;
+
+        let state = Arc::new(ArcSwap::from_pointee(TailnetState::unknown()));
+        let finder = Arc::new(Finder::new(LocateOptions {
+            bin: gateway.tailscale.bin.clone(),
+            socket: gateway.tailscale.socket.clone(),
+            ..LocateOptions::default()
+        }));
+        let control = tokio::runtime::Handle::current();
+        let source = Arc::new(CliSource(finder.clone()));
+        let (pins, readiness) = (open_pins(&config), Arc::new(Readiness::new()));
+        let shared = Arc::new(Shared {
+            limiter: Limiter::new(gateway.auth.rate_limit),
+            settings: ArcSwap::from_pointee(Settings::new(config.clone())),
+            identities: IdentityCache::new(source, state.clone(), control),
+            state: state.clone(),
+            pins,
+            readiness,
+            own_addresses: ArcSwap::from_pointee(own_addresses()),
+            our_uid: rustix::process::geteuid().as_raw(),
+            log_style,
+            draining: AtomicBool::new(false),
+        });
+
+        let limits = Limits::default();
+        let workers = {
+            let shared = shared.clone();
+            Workers::start(count, limits, move |_| Edge::new(shared.clone(), limits))
+                .map_err(system("the worker threads cannot be started"))?
+        };
+        let mut listening = Vec::new();
+        for bound in bound.bound {
+            listening.push(bound.addr());
+            workers.add_tcp(bound, tls.as_ref());
+        }
+        let unix_path = unix.as_ref().map(|ingress| ingress.path().to_owned());
+        if let Some(ingress) = unix {
+            tracing::info!(path = %ingress.path().display(), "the Serve ingress is ready: tailscale serve --bg unix:{}", ingress.path().display());
+            workers.add_unix(ingress);
+        }
+        report::ready(&listening);
+
+        let interest = Interest { port, unix: unix_path };
+        let (watcher, changed) = Watcher::new(finder, state, interest);
+        tokio::spawn(watcher.run());
+        let tailnet = TailnetListeners::new(gateway.bind, port, binder, tls);
+        let app = Self { flags, env, loaded, token, shared, workers, port };
+        app.serve(changed, tailnet).await
+    }
+
+    /// The control loop.
+    async fn serve(
+        mut self,
+        mut changed: tokio::sync::watch::Receiver<u64>,
+        mut tailnet: TailnetListeners,
+    ) -> Result<(), StartError> {
+        let handler = |kind| signal(kind).map_err(system("a signal handler cannot be set"));
+        let mut term = handler(SignalKind::terminate())?;
+        let mut int = handler(SignalKind::interrupt())?;
+        let mut hup = handler(SignalKind::hangup())?;
+        let mut config_glance = interval(CONFIG_GLANCE);
+        config_glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut addresses = interval(ADDRESSES);
+        let mut retry = interval(Duration::from_secs(1));
+        retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut seen = Fingerprint::of(&self.loaded.files, &self.loaded.path);
+        let mut banner = report::Banner::default();
+        loop {
+            tokio::select! {
+                _ = term.recv() => break,
+                _ = int.recv() => break,
+                _ = hup.recv() => {
+                    seen = Fingerprint::of(&self.loaded.files, &self.loaded.path);
+                    self.reload();
+                }
+                _ = config_glance.tick(), if self.loaded.config.gateway.reload => {
+                    let now = Fingerprint::of(&self.loaded.files, &self.loaded.path);
+                    if now != seen {
+                        seen = now;
+                        self.reload();
+                    }
+                }
+                _ = addresses.tick() => self.shared.own_addresses.store(Arc::new(own_addresses())),
+                _ = retry.tick(), if tailnet.wants_retry() => self.follow(&mut tailnet, &mut banner),
+                answer = changed.changed() => {
+                    if answer.is_err() {
+                        // The watcher never ends by itself; without it nothing
+                        // about the tailnet is known any more.
+                        tracing::error!("the watcher of Tailscale ended");
+                        break;
+                    }
+                    self.follow(&mut tailnet, &mut banner);
+                }
+            }
+        }
+        tracing::info!("stopping");
+        self.shared.draining.store(true, Ordering::Relaxed);
+        let workers = self.workers;
+        let drained = tokio::task::spawn_blocking(move || workers.drain(DRAIN)).await;
+        if drained.is_err() {
+            tracing::error!("the workers did not stop in order");
+        }
+        drop(self.token);
+        Ok(())
+    }
+
+    /// Follows a change of the tailnet: listeners, readiness, the one banner.
+    fn follow(&self, tailnet: &mut TailnetListeners, banner: &mut report::Banner) {
+        let state = self.shared.state.load_full();
+        tailnet.follow(&state, &self.workers, &self.shared.readiness);
+        let settings = self.shared.settings.load();
+        let gateway = &settings.config.gateway;
+        banner.say(&state, gateway, &self.shared.readiness);
+        if self.shared.pins.is_degraded() {
+            let fault = Fault { detail: "user ids are pinned in memory only".into(), fix: None };
+            self.shared.readiness.fail("state_not_writable", fault);
+        }
+    }
+
+    /// Puts a changed configuration in force, whole or not at all.
+    fn reload(&mut self) {
+        let mut loaded = match load(&self.flags, &self.env) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                tracing::error!(error = %error, "the changed configuration is refused; the old one stays in force");
+                return;
+            }
+        };
+        if let Err(error) = check_available(&loaded.config) {
+            tracing::error!(error = %error, "the changed configuration is refused; the old one stays in force");
+            return;
+        }
+        if loaded.needs_token() && self.token.is_none() {
+            match GeneratedToken::create(&loaded.config.state_dir) {
+                Ok(token) => self.token = Some(token),
+                Err(error) => {
+                    tracing::error!(error = %error, "the changed configuration is refused; the old one stays in force");
+                    return;
+                }
+            }
+        }
+        if let Some(token) = &self.token {
+            loaded.install(token);
+        }
+        for warning in &loaded.config.warnings {
+            tracing::warn!("{warning}");
+        }
+        let (old, new) = (&self.loaded.config.gateway, &loaded.config.gateway);
+        let tls_changed = old.tls.as_ref().map(|tls| (&tls.cert_path, &tls.key_path))
+            != new.tls.as_ref().map(|tls| (&tls.cert_path, &tls.key_path));
+        let port_changed = new.port != 0 && new.port != self.port;
+        if port_changed || old.bind != new.bind || tls_changed || old.tailscale.mode != new.tailscale.mode {
+            tracing::warn!("a changed port, bind, certificate path or Tailscale mode takes effect after a restart");
+        }
+        self.shared.limiter.configure(new.auth.rate_limit);
+        self.shared.settings.store(Arc::new(Settings::new(loaded.config.clone())));
+        self.loaded = loaded;
+        tracing::info!(path = %self.loaded.path.display(), "the configuration was read again");
+    }
+}
+
+/// What the configuration may say but this version does not do yet.
+fn check_available(config: &Config) -> Result<(), StartError> {
+    let gateway = &config.gateway;
+    if gateway.tls_self_signed || gateway.tls_tailscale_port.is_some() {
+        let instead = "set gateway.tls.source \"files\" with certPath and keyPath";
+        return Err(StartError::Unavailable { key: "gateway.tls.source", instead });
+    }
+    if !gateway.routes_by_port.is_empty() {
+        let instead = "give the route a host or a path instead";
+        return Err(StartError::Unavailable { key: "gateway.routes.*.listen", instead });
+    }
+    Ok(())
+}
+
+fn generate_token(loaded: &mut Loaded) -> Result<Option<GeneratedToken>, StartError> {
+    if !loaded.needs_token() {
+        return Ok(None);
+    }
+    let token = GeneratedToken::create(&loaded.config.state_dir)?;
+    loaded.install(&token);
+    tracing::info!(path = %token.path().display(), "no token is configured; one was generated for this run");
+    Ok(Some(token))
+}
+
+fn bind_fixed(binder: &Binder, gateway: &crate::config::Gateway) -> Result<crate::ingress::BoundSet, StartError> {
+    let wanted = listen::fixed(gateway.bind, gateway.port, listen::in_container());
+    let ips: Vec<IpAddr> = wanted.iter().map(|wanted| wanted.addr.ip()).collect();
+    let mut set = binder.bind_all(&ips, gateway.port)?;
+    for error in set.absent.drain(..) {
+        let required = wanted.iter().any(|wanted| {
+            wanted.need == Need::Required && matches!(&error, BindError::Absent { addr } if addr.ip() == wanted.addr.ip())
+        });
+        if required {
+            return Err(error.into());
+        }
+        tracing::warn!(error = %error, "not listening there");
+    }
+    Ok(set)
+}
+
+/// The Serve ingress, where Serve or Funnel is wanted.
+fn serve_ingress(config: &Config) -> Result<Option<UnixIngress>, StartError> {
+    if config.gateway.tailscale.mode == TailscaleMode::Off {
+        return Ok(None);
+    }
+    Ok(Some(UnixIngress::bind(&config.state_dir)?))
+}
+
+fn open_pins(config: &Config) -> Pins {
+    let db = match StateDb::open(&config.state_dir) {
+        Ok(db) => Some(db),
+        Err(error) => {
+            tracing::error!(error = %error, "the state database cannot be used; user ids are pinned in memory only");
+            None
+        }
+    };
+    let remembered = db.as_ref().map_or_else(Vec::new, |db| {
+        db.pins().unwrap_or_else(|error| {
+            tracing::error!(error, "the pinned user ids cannot be read");
+            Vec::new()
+        })
+    });
+    Pins::new(Box::new(db), remembered)
+}
+
+/// What a set of files looks like from outside: enough to notice a change, a
+/// rename into place included.
+#[derive(PartialEq, Eq)]
+struct Fingerprint(Vec<Option<(u64, u64, i64, i64, u64)>>);
+
+impl Fingerprint {
+    fn of(files: &[PathBuf], config: &Path) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        let one = |path: &Path| {
+            let meta = std::fs::metadata(path).ok()?;
+            Some((meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.size()))
+        };
+        Self(std::iter::once(config).chain(files.iter().map(PathBuf::as_path)).map(one).collect())
+    }
+}
+

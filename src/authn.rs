@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 
-pub use cache::{IdentityCache, Verdict};
+pub use cache::{IdentityCache, Verdict, WorkerCache};
 
 use crate::config::{Auth, AuthMode};
 use crate::domain::{Principal, Reason, TailnetState};

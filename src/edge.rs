@@ -6,9 +6,11 @@
 
 pub mod guard;
 pub mod path;
+pub mod pipeline;
 pub mod request_log;
 pub mod respond;
 pub mod router;
 pub mod shared;
 
+pub use pipeline::{Conn, Edge};
 pub use shared::{Settings, Shared};

@@ -3,14 +3,55 @@
 //! This room binds, accepts, bounds and frames; it says who is at the other end
 //! of a socket and what came in with the request. It believes nothing a client
 //! wrote, except a forwarded chain from a configured proxy.
+//!
+//! A connection comes off a listener ([`Binder`], [`Workers`]), is admitted or
+//! dropped ([`Handler::admit`]), speaks TLS where it must, and is then read
+//! through the strict guard ([`framing_fault`]) by hyper, within [`Limits`]. What
+//! it is, [`classify::classify`] settles for each request.
 
 pub mod attest;
-pub mod authority;
 pub mod classify;
 pub mod conn;
 pub mod facts;
 pub mod forwarded;
 pub mod scan;
 
+mod accept;
+mod authority;
+mod bind;
+mod control;
+mod detect;
+mod framing;
+mod h2;
+mod handler;
+mod limits;
+mod lock;
+mod serve;
+mod slots;
+mod stall;
+mod tls;
+mod tracked;
+mod unix;
+mod worker;
+
+pub use authority::{authority_of, canonical_authority};
+pub use bind::{BindError, Binder, Bound, BoundSet};
 pub use conn::{ConnFacts, Endpoint, ListenerKind, TlsFacts, UnixPeer};
+pub use control::ConnControl;
 pub use facts::{Evidence, IngressFacts, Via};
+pub use framing::{FramingFault, framing_fault};
+pub use handler::{Admit, Handler};
+pub use limits::Limits;
+pub use tls::Tls;
+pub use unix::UnixIngress;
+pub use worker::{ListenerKey, Workers, default_workers};
+/// stub
+pub struct SocketOwner { /// uid
+ pub uid: u32 }
+/// stub
+pub fn peer_uid(_p: std::net::SocketAddr, _l: std::net::SocketAddr) -> Result<SocketOwner, ()> { Err(()) }
+/// stub
+pub mod process { /// stub
+ pub fn dials_for_others(_pid: u32) -> Option<bool> { None } }
+/// stub
+pub fn own_addresses() -> Vec<std::net::IpAddr> { Vec::new() }

@@ -25,3 +25,5 @@ pub mod page;
 pub mod proxy;
 pub mod readiness;
 pub mod state_db;
+pub mod telemetry;
+pub mod watch;

@@ -13,12 +13,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use openclaw_tailscale::{
-    BackendState, DaemonProcess, Error, LocateError, LocateOptions, Tailscale, Whois, WhoisFuture, WhoisSource,
+    BackendState, DaemonProcess, Error, LocateError, LocateOptions, Tailscale, WhoisFuture, WhoisSource,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::domain::{Phase, Running, ServeFacts, ServeView, TailnetState};
+use crate::domain::{Phase, ServeView, TailnetState};
 
 /// Between two answers of `status` (rulings 6).
 const POLL: Duration = Duration::from_secs(5);

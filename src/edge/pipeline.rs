@@ -28,15 +28,20 @@ use crate::authn::{self, Authentication, Context, Refusal, WorkerCache};
 use crate::authz::{self, Question};
 use crate::body::Body;
 use crate::domain::{Principal, Public, Reason, Role, Route, TailnetState};
-use crate::ingress::classify::{Classified, Policy, classify};
-use crate::ingress::{ConnFacts, Endpoint, IngressFacts, Via, authority, framing, owner};
-
+use crate::ingress::attest;
+use crate::ingress::classify::{Classified, Policy, classify, is_off_tailnet};
+use crate::ingress::{
+    Admit, ConnControl, ConnFacts, Endpoint, FramingFault, Handler, IngressFacts, Limits, ListenerKind, Via,
+    authority_of, framing_fault, peer_uid,
+};
+use crate::proxy::{self, CloseSignal, Closer, Credentials, Forward, UpstreamPools};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// One worker's way through the rooms.
 pub struct Edge {
     shared: Arc<Shared>,
+    limits: Limits,
     identities: WorkerCache,
     pools: UpstreamPools,
     view: RefCell<Rc<View>>,
@@ -52,6 +57,10 @@ struct View {
 /// What is remembered of a connection.
 pub struct Conn {
     facts: ConnFacts,
+    control: ConnControl,
+    /// Ends what is open on this connection when the right to it is taken away.
+    closer: Closer,
+    signal: CloseSignal,
     /// The uid at the other end of a loopback connection, asked for once. A
     /// socket's owner does not change while it lives.
     socket_uid: Cell<Option<Option<u32>>>,
@@ -60,8 +69,11 @@ pub struct Conn {
 
 impl Conn {
     /// A new connection.
-    pub fn new(facts: ConnFacts) -> Self {
-        Self { facts, socket_uid: Cell::new(None), warned: Cell::new(false) }
+    fn new(facts: ConnFacts, control: ConnControl) -> Self {
+        let closer = Closer::default();
+        let signal = closer.signal();
+        let (socket_uid, warned) = (Cell::new(None), Cell::new(false));
+        Self { facts, control, closer, signal, socket_uid, warned }
     }
 
     fn socket_uid(&self) -> Option<u32> {
@@ -70,7 +82,7 @@ impl Conn {
         }
         let uid = match self.facts.endpoint {
             Endpoint::Tcp { peer, local } => {
-                owner::peer_uid(peer.socket(), local.socket()).ok().map(|owner| owner.uid)
+                peer_uid(peer.socket(), local.socket()).ok().map(|owner| owner.uid)
             }
             Endpoint::Unix(_) => None,
         };
@@ -106,10 +118,11 @@ struct Trail {
 
 impl Edge {
     /// One for a worker.
-    pub fn new(shared: Arc<Shared>, pools: UpstreamPools) -> Self {
+    pub fn new(shared: Arc<Shared>, limits: Limits) -> Self {
         let identities = WorkerCache::new(shared.identities.clone(), shared.state.clone());
         let view = View { settings: shared.settings.load_full(), state: shared.state.load_full() };
-        Self { shared, identities, pools, view: RefCell::new(Rc::new(view)), api: RefCell::new(api::router()) }
+        let (view, api) = (RefCell::new(Rc::new(view)), RefCell::new(api::router()));
+        Self { shared, limits, identities, pools: UpstreamPools::new(), view, api }
     }
 
     /// The snapshot of now: two pointer comparisons when nothing changed.
@@ -123,10 +136,9 @@ impl Edge {
         view.clone()
     }
 
-    /// Answers one request.
-    pub async fn call(&self, conn: &Conn, mut request: Request<Incoming>) -> Response<LoggedBody> {
+    async fn answer(&self, conn: &Conn, mut request: Request<Incoming>) -> Response<Body> {
         let started = Instant::now();
-        let request_id: Arc<str> = next_request_id().into();
+        let request_id = next_request_id();
         let view = self.view();
         let mut trail = Trail::default();
         let method = request.method().clone();
@@ -148,17 +160,20 @@ impl Edge {
                 let context = Forward {
                     facts: &facts,
                     request_id: &request_id,
-                    path: &path,
-                    strip_authorization,
-                    user_header: view.settings.user_header(),
+                    canonical_path: &path,
+                    credentials: Credentials {
+                        authorization_is_ours: strip_authorization,
+                        user_header: view.settings.user_header(),
+                    },
                     pools: &self.pools,
+                    close: &conn.signal,
                 };
                 match proxy::forward(permit, request, context).await {
                     Ok(response) => (Ok(response), None),
                     Err(error) => {
                         let reason = error.reason();
                         let chain = error_chain(&error);
-                        tracing::warn!(req = &*request_id, code = reason.code(), error = chain, "the app did not answer");
+                        tracing::warn!(req = request_id.to_str().unwrap_or_default(), code = reason.code(), error = chain, "the app did not answer");
                         (Err(reason.into()), Some(reason))
                     }
                 }
@@ -167,12 +182,11 @@ impl Edge {
         };
         let mut response = response.unwrap_or_else(|refusal: Refusal| {
             let principal = trail.principal.as_ref();
-            respond::refuse(refusal, &Asked { page, request_id: &request_id, principal, close })
+            let request_id = request_id.to_str().unwrap_or_default();
+            respond::refuse(refusal, &Asked { page, request_id, principal, close })
         });
         let headers = response.headers_mut();
-        if let Ok(value) = HeaderValue::from_str(&request_id) {
-            headers.insert(REQUEST_ID, value);
-        }
+        headers.insert(REQUEST_ID, request_id.clone());
         // Funnel's requests share a connection with everybody's (rulings 1.6).
         let funnel = trail.facts.as_ref().is_some_and(|facts| facts.via == Via::Funnel);
         if funnel || self.shared.is_draining() {
@@ -180,7 +194,7 @@ impl Edge {
         }
         let line = self.line(conn, trail, request_id, method, raw_path, reason, started, bytes_in);
         let status = response.status();
-        response.map(|body| LoggedBody::new(body, status, Box::new(line)))
+        response.map(|body| Body::Local(Box::pin(LoggedBody::new(body, status, Box::new(line)))))
     }
 
     /// The order of rulings 2.
@@ -192,8 +206,8 @@ impl Edge {
         trail: &mut Trail,
     ) -> Result<Allowed, Refusal> {
         // Framing and limits.
-        if let Some(reason) = framing::framing_fault(request) {
-            return Err(reason.into());
+        if let Some(fault) = framing_fault(request, &self.limits) {
+            return Err(Reason::from(fault).into());
         }
         if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
             return Err(Reason::MethodNotAllowed.into());
@@ -233,6 +247,7 @@ impl Edge {
         let Authentication { principal, scheme, strip_authorization } = authentication;
         trail.principal = Some(principal.clone());
         trail.scheme = Some(scheme.as_str());
+        conn.control.proven();
 
         // Host and browser guard.
         self.guard(view, conn, &facts, request, &principal, route)?;
@@ -267,10 +282,10 @@ impl Edge {
     }
 
     fn facts(&self, view: &View, conn: &Conn, request: &Request<Incoming>) -> Result<Classified, Reason> {
-        let host = authority::authority_of(request, conn.facts.tls.is_some())?;
+        let host = authority_of(request, conn.facts.tls.is_some())?;
         if let (Some(tls), Endpoint::Tcp { .. }) = (&conn.facts.tls, conn.facts.endpoint)
             && let Some(name) = &tls.server_name
-            && !authority::same_name(name, &host)
+            && name.trim_end_matches('.') != host.split(':').next().unwrap_or_default()
         {
             // One certificate, two names: domain fronting (threat rule 42).
             return Err(Reason::HostNotAllowed);
@@ -384,7 +399,7 @@ impl Edge {
         &self,
         conn: &Conn,
         trail: Trail,
-        request_id: Arc<str>,
+        request_id: HeaderValue,
         method: Method,
         path: String,
         reason: Option<Reason>,
@@ -415,14 +430,62 @@ impl Edge {
     }
 }
 
+impl Handler for Edge {
+    type Conn = Conn;
+
+    fn admit(&self, endpoint: &Endpoint, listener: ListenerKind) -> Admit {
+        let state = self.shared.state.load();
+        match *endpoint {
+            Endpoint::Tcp { peer, local } => {
+                if is_off_tailnet(peer, local, &state, &self.shared.own_addresses.load()) {
+                    return Admit::Drop("off_tailnet_peer");
+                }
+                Admit::Keep
+            }
+            Endpoint::Unix(peer) => {
+                debug_assert_eq!(listener, ListenerKind::ServeUnix);
+                let daemon = state.serve_facts().and_then(|facts| facts.daemon);
+                match daemon.map(|daemon| attest::unix_peer(&daemon, peer, self.shared.our_uid)) {
+                    Some(Ok(())) => Admit::Keep,
+                    Some(Err(condition)) => Admit::Drop(condition.as_str()),
+                    None => Admit::Drop("daemon_unknown"),
+                }
+            }
+        }
+    }
+
+    fn open(&self, facts: ConnFacts, control: ConnControl) -> Conn {
+        Conn::new(facts, control)
+    }
+
+    fn call(
+        self: Rc<Self>,
+        conn: Rc<Conn>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Body>> + 'static {
+        async move { self.answer(&conn, request).await }
+    }
+}
+
+impl From<FramingFault> for Reason {
+    fn from(fault: FramingFault) -> Self {
+        match fault {
+            FramingFault::BadRequest => Self::BadRequest,
+            FramingFault::UriTooLong => Self::UriTooLong,
+            FramingFault::HeadersTooLarge => Self::HeadersTooLarge,
+        }
+    }
+}
+
 /// A number for a request: unique in this process, not guessable from outside,
 /// and cheap.
-fn next_request_id() -> String {
+fn next_request_id() -> HeaderValue {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     static PREFIX: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
     let prefix = PREFIX.get_or_init(|| getrandom::u32().unwrap_or_else(|_| std::process::id()));
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    format!("{prefix:08x}-{number:06x}")
+    let id = format!("{prefix:08x}-{number:06x}");
+    HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("-"))
 }
 
 fn unix_now() -> i64 {

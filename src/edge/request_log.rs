@@ -5,12 +5,11 @@
 
 use std::io::Write;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::body::{Body, BodyError};
@@ -32,7 +31,7 @@ pub struct Line {
     /// How it will look.
     pub style: Style,
     /// The request's number.
-    pub request_id: Arc<str>,
+    pub request_id: HeaderValue,
     /// The connection's number.
     pub conn: u64,
     /// By which way.
@@ -81,7 +80,7 @@ impl Line {
             "ts": jiff::Timestamp::now().to_string(),
             "level": "info",
             "msg": "request",
-            "req": &*self.request_id,
+            "req": self.request_id.to_str().unwrap_or_default(),
             "conn": self.conn,
             "via": self.via,
             "peer": self.peer,
@@ -116,7 +115,7 @@ impl Line {
             self.duration_ms(),
             bytes_out,
             if complete { "" } else { " (cut off)" },
-            format_args!(" req={}", self.request_id),
+            format_args!(" req={}", self.request_id.to_str().unwrap_or_default()),
         )
     }
 

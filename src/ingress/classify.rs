@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use super::attest::{self, Condition};
 use super::forwarded;
 use super::scan::{Scan, scan};
-use super::{ConnFacts, Endpoint, Evidence, IngressFacts, ListenerKind, Via};
+use super::{ConnFacts, Endpoint, Evidence, IngressFacts, ListenerKind, Via, canonical_authority};
 use crate::domain::addr::is_loopback;
 use crate::domain::{ClientAddr, LocalAddr, PeerAddr, Phase, Reason, Running, ServeView, TailnetState};
 
@@ -122,7 +122,11 @@ fn unix_ingress(scan: &Scan<'_>, state: &TailnetState) -> Result<Classified, Rea
     // here only is it read from this header.
     let host = match scan.forwarded_host {
         Some(value) => {
-            super::authority::parse_host(value.as_bytes(), is_https(scan)).ok_or(Reason::BadRequest)?
+            value
+                .to_str()
+                .ok()
+                .and_then(|text| canonical_authority(text, is_https(scan)))
+                .ok_or(Reason::BadRequest)?
         }
         None => String::new(),
     };

@@ -1,0 +1,65 @@
+//! What the operator is told: the ready line, and one banner per change.
+
+use std::io::Write;
+use std::net::SocketAddr;
+
+use crate::config::{Bind, Gateway, TailscaleMode};
+use crate::domain::{Phase, TailnetState};
+use crate::readiness::{Fault, Readiness};
+
+/// The one line on stdout.
+pub(super) fn ready(listening: &[SocketAddr]) {
+    let listen: Vec<String> = listening.iter().map(SocketAddr::to_string).collect();
+    let line = serde_json::json!({ "listen": listen, "pid": std::process::id() });
+    // Nobody may be reading.
+    let mut stdout = std::io::stdout().lock();
+    let _ = writeln!(stdout, "ready {line}").and_then(|()| stdout.flush());
+    tracing::info!(listen = listen.join(", "), "ready");
+}
+
+/// Says once what is wrong with Tailscale, and once that it is over.
+#[derive(Default)]
+pub(super) struct Banner {
+    said: Option<String>,
+}
+
+const CODES: [&str; 2] = ["whois_unavailable", "tailscale_not_running"];
+
+impl Banner {
+    pub(super) fn say(&mut self, state: &TailnetState, gateway: &Gateway, readiness: &Readiness) {
+        let fault = match &state.phase {
+            Phase::Running(_) => None,
+            Phase::Unknown => return,
+            Phase::Down { detail, fix } => {
+                Some((CODES[0], Fault { detail: detail.clone(), fix: fix.clone() }))
+            }
+            Phase::NotRunning { state } => {
+                let fix = state.as_error().and_then(|error| error.fix().map(str::to_owned));
+                let detail = format!("Tailscale is {}", state.as_str());
+                Some((CODES[1], Fault { detail, fix: fix.or_else(|| Some("tailscale up".into())) }))
+            }
+        };
+        // A way in that needs the tailnet is configured; else it is no fault.
+        let needed = gateway.bind == Bind::Tailnet || gateway.tailscale.mode != TailscaleMode::Off;
+        for code in CODES {
+            if fault.as_ref().is_none_or(|(now, _)| *now != code) {
+                readiness.clear(code);
+            }
+        }
+        match fault {
+            Some((code, fault)) if needed => {
+                let text = format!("{}{}", fault.detail, fault.fix.as_deref().map(|fix| format!(" -- to mend it: {fix}")).unwrap_or_default());
+                if self.said.as_ref() != Some(&text) {
+                    tracing::error!(code, "tailnet identity is off: {text}. Loopback keeps working");
+                    self.said = Some(text);
+                }
+                readiness.fail(code, fault);
+            }
+            _ => {
+                if self.said.take().is_some() {
+                    tracing::info!("Tailscale is back; tailnet identity is on");
+                }
+            }
+        }
+    }
+}
