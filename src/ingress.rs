@@ -1,5 +1,4 @@
 //! Connections and the facts about them.
-//!
 //! This room binds, accepts, bounds and frames; it says who is at the other end
 //! of a socket and what came in with the request. It believes nothing a client
 //! wrote, except a forwarded chain from a configured proxy.
@@ -7,5 +6,10 @@
 pub mod conn;
 pub mod facts;
 
+mod bind;
+mod lock;
+
+
+pub use bind::{BindError, Binder, Bound, BoundSet};
 pub use conn::{ConnFacts, Endpoint, ListenerKind, TlsFacts, UnixPeer};
 pub use facts::{IngressFacts, Via};
