@@ -6,10 +6,19 @@
 pub mod conn;
 pub mod facts;
 
+mod authority;
 mod bind;
+mod control;
+mod framing;
+mod limits;
 mod lock;
+mod slots;
 
 
+pub use authority::{authority_of, canonical_authority};
 pub use bind::{BindError, Binder, Bound, BoundSet};
 pub use conn::{ConnFacts, Endpoint, ListenerKind, TlsFacts, UnixPeer};
+pub use control::ConnControl;
 pub use facts::{IngressFacts, Via};
+pub use framing::{FramingFault, framing_fault};
+pub use limits::Limits;
