@@ -1,19 +1,36 @@
 //! Connections and the facts about them.
+//!
 //! This room binds, accepts, bounds and frames; it says who is at the other end
 //! of a socket and what came in with the request. It believes nothing a client
 //! wrote, except a forwarded chain from a configured proxy.
+//!
+//! A connection comes off a listener ([`Binder`], [`Workers`]), is admitted or
+//! dropped ([`Handler::admit`]), speaks TLS where it must, and is then read
+//! through the strict guard ([`framing_fault`]) by hyper, within [`Limits`].
 
 pub mod conn;
 pub mod facts;
 
+mod accept;
 mod authority;
 mod bind;
 mod control;
+mod detect;
 mod framing;
+mod h2;
+mod handler;
 mod limits;
 mod lock;
+mod serve;
 mod slots;
+mod stall;
+mod tls;
+mod tracked;
+mod unix;
+mod worker;
 
+#[cfg(test)]
+mod tests;
 
 pub use authority::{authority_of, canonical_authority};
 pub use bind::{BindError, Binder, Bound, BoundSet};
@@ -21,4 +38,8 @@ pub use conn::{ConnFacts, Endpoint, ListenerKind, TlsFacts, UnixPeer};
 pub use control::ConnControl;
 pub use facts::{IngressFacts, Via};
 pub use framing::{FramingFault, framing_fault};
+pub use handler::{Admit, Handler};
 pub use limits::Limits;
+pub use tls::Tls;
+pub use unix::UnixIngress;
+pub use worker::{ListenerKey, Workers, default_workers};
