@@ -6,8 +6,7 @@
 //!
 //! A connection comes off a listener ([`Binder`], [`Workers`]), is admitted or
 //! dropped ([`Handler::admit`]), speaks TLS where it must, and is then read
-//! through the strict guard ([`framing_fault`]) by hyper, within [`Limits`]. What
-//! it is, [`classify::classify`] settles for each request.
+//! through the strict guard ([`framing_fault`]) by hyper, within [`Limits`].
 
 pub mod attest;
 pub mod classify;
@@ -34,24 +33,17 @@ mod tracked;
 mod unix;
 mod worker;
 
+#[cfg(test)]
+mod tests;
+
 pub use authority::{authority_of, canonical_authority};
 pub use bind::{BindError, Binder, Bound, BoundSet};
 pub use conn::{ConnFacts, Endpoint, ListenerKind, TlsFacts, UnixPeer};
 pub use control::ConnControl;
-pub use facts::{Evidence, IngressFacts, Via};
+pub use facts::{IngressFacts, Via};
 pub use framing::{FramingFault, framing_fault};
 pub use handler::{Admit, Handler};
 pub use limits::Limits;
 pub use tls::Tls;
 pub use unix::UnixIngress;
 pub use worker::{ListenerKey, Workers, default_workers};
-/// stub
-pub struct SocketOwner { /// uid
- pub uid: u32 }
-/// stub
-pub fn peer_uid(_p: std::net::SocketAddr, _l: std::net::SocketAddr) -> Result<SocketOwner, ()> { Err(()) }
-/// stub
-pub mod process { /// stub
- pub fn dials_for_others(_pid: u32) -> Option<bool> { None } }
-/// stub
-pub fn own_addresses() -> Vec<std::net::IpAddr> { Vec::new() }

@@ -120,9 +120,7 @@ pub fn authority_of<B>(req: &Request<B>, https: bool) -> Result<String, FramingF
         None => None,
     };
     let target = match req.uri().authority() {
-        Some(authority) => {
-            Some(Parts::parse(authority.as_str().as_bytes()).ok_or(FramingFault::BadRequest)?)
-        }
+        Some(authority) => Some(Parts::parse(authority.as_str().as_bytes()).ok_or(FramingFault::BadRequest)?),
         None => None,
     };
     let parts = match (target, header) {
@@ -154,9 +152,32 @@ mod tests {
     #[test]
     fn threat_032_what_is_no_authority_is_refused() {
         for given in [
-            "", ".", "..", "a..b", ".a", "user@host", "a:b@host", "host:", "host:0", "host:080", "host:65536",
-            "host:+1", "host:1:2", "[::1", "[::1]x", "[fe80::1%25eth0]", "::1", "a b", "a,b", "a/b", "a?b",
-            "a#b", "a\\b", "%31", "h\u{f6}st", "a..",
+            "",
+            ".",
+            "..",
+            "a..b",
+            ".a",
+            "user@host",
+            "a:b@host",
+            "host:",
+            "host:0",
+            "host:080",
+            "host:65536",
+            "host:+1",
+            "host:1:2",
+            "[::1",
+            "[::1]x",
+            "[fe80::1%25eth0]",
+            "::1",
+            "a b",
+            "a,b",
+            "a/b",
+            "a?b",
+            "a#b",
+            "a\\b",
+            "%31",
+            "h\u{f6}st",
+            "a..",
         ] {
             assert_eq!(canonical_authority(given, false), None, "{given:?}");
         }

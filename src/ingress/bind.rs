@@ -183,8 +183,7 @@ impl Binder {
         let first = socket(addr, cfg!(target_os = "linux")).map_err(|source| BindError::new(addr, source))?;
         let addr = first.local_addr().map_err(|source| BindError::new(addr, source))?;
         let lock = lock(&self.run_dir, addr)?;
-        let listeners =
-            self.with_first(addr, first).map_err(|source| BindError::new(addr, source))?;
+        let listeners = self.with_first(addr, first).map_err(|source| BindError::new(addr, source))?;
         Ok(Bound { addr, listeners, lock })
     }
 
@@ -227,7 +226,8 @@ fn socket(addr: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     }
     // Accepted sockets inherit both, which saves a call for each.
     socket.set_tcp_nodelay(true)?;
-    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15));
+    let keepalive =
+        TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15));
     socket.set_tcp_keepalive(&keepalive)?;
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;

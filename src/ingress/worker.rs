@@ -154,14 +154,14 @@ impl Workers {
             let make = Arc::clone(&make);
             let panicked = PanicFlag(Arc::clone(&workers.panicked));
             let body = move || {
-                let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
-                {
-                    Ok(runtime) => runtime,
-                    Err(error) => {
-                        let _ = ready.send(Err(error));
-                        return;
-                    }
-                };
+                let runtime =
+                    match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+                        Ok(runtime) => runtime,
+                        Err(error) => {
+                            let _ = ready.send(Err(error));
+                            return;
+                        }
+                    };
                 runtime.block_on(async {
                     let worker = Rc::new(Worker {
                         handler: Rc::new(make(index)),

@@ -12,17 +12,35 @@ const MAX_DIGITS: u8 = 15;
 /// Where in a chunked body the stream is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Chunked {
-    Size { value: u64, digits: u8 },
-    Extension { value: u64, bytes: u16 },
-    SizeLf { value: u64 },
-    Data { left: u64 },
+    Size {
+        value: u64,
+        digits: u8,
+    },
+    Extension {
+        value: u64,
+        bytes: u16,
+    },
+    SizeLf {
+        value: u64,
+    },
+    Data {
+        left: u64,
+    },
     DataCr,
     DataLf,
     /// At the beginning of a trailer line, or of the empty line that ends it all.
-    TrailerStart { bytes: u16 },
-    TrailerName { bytes: u16 },
-    TrailerValue { bytes: u16 },
-    TrailerLf { bytes: u16 },
+    TrailerStart {
+        bytes: u16,
+    },
+    TrailerName {
+        bytes: u16,
+    },
+    TrailerValue {
+        bytes: u16,
+    },
+    TrailerLf {
+        bytes: u16,
+    },
     LastLf,
     Done,
 }

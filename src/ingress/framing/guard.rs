@@ -63,8 +63,11 @@ enum Shutdown {
 impl<T> Guard<T> {
     /// Guards a socket of which `first` was read already.
     pub(in crate::ingress) fn new(inner: T, first: BytesMut, shared: Arc<Shared>, limits: Limits) -> Self {
-        let head =
-            HeadLimits { bytes: limits.max_head_bytes, headers: limits.max_headers, target: limits.max_target_bytes };
+        let head = HeadLimits {
+            bytes: limits.max_head_bytes,
+            headers: limits.max_headers,
+            target: limits.max_target_bytes,
+        };
         let timer = Box::pin(sleep_until(Instant::now() + limits.first_byte));
         Self {
             inner,
@@ -187,7 +190,10 @@ impl<T> Guard<T> {
             // more, on every request, than looking again when it fires.
             if self.timer.deadline() > deadline || self.timer.is_elapsed() {
                 if deadline <= Instant::now() {
-                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client is too slow")));
+                    return Poll::Ready(Err(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        "the client is too slow",
+                    )));
                 }
                 self.timer.as_mut().reset(deadline);
             }
@@ -197,11 +203,7 @@ impl<T> Guard<T> {
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Guard<T> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
         loop {
@@ -289,7 +291,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<T> {
         if let Shutdown::Open = this.shutdown {
             ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
             // Between two requests nothing is to be expected.
-            if this.machine.place == Place::Opaque || (this.machine.place == Place::Head && this.held.is_empty()) {
+            if this.machine.place == Place::Opaque
+                || (this.machine.place == Place::Head && this.held.is_empty())
+            {
                 return Poll::Ready(Ok(()));
             }
             let until = Instant::now() + this.limits.linger;

@@ -185,7 +185,10 @@ fn path(target: &[u8]) -> Option<()> {
 
 fn absolute(target: &[u8]) -> Option<(bool, Parts<'_>)> {
     let scheme = |name: &[u8]| {
-        target.get(..name.len()).filter(|start| start.eq_ignore_ascii_case(name)).map(|_| &target[name.len()..])
+        target
+            .get(..name.len())
+            .filter(|start| start.eq_ignore_ascii_case(name))
+            .map(|_| &target[name.len()..])
     };
     let (https, rest) = match scheme(b"http://") {
         Some(rest) => (false, rest),
