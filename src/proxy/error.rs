@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use super::CloseReason;
 use crate::domain::Reason;
 
 /// Why a permitted request got no answer from its upstream. The client sees
@@ -66,8 +67,8 @@ pub enum ProxyError {
     #[error("the upstream's answer cannot be passed on: {0}")]
     BadResponse(&'static str),
     /// The caller's right was taken away, or the gateway is stopping.
-    #[error("the request was ended while it waited")]
-    Ended,
+    #[error("the request was ended while it waited: {0:?}")]
+    Ended(CloseReason),
 }
 
 impl ProxyError {
@@ -80,7 +81,8 @@ impl ProxyError {
             Self::ConnectTimeout { .. } | Self::FirstByteTimeout(_) => Reason::UpstreamTimeout,
             Self::Owner { .. } => Reason::UpstreamOwnerMismatch,
             Self::Response(_) | Self::BadResponse(_) => Reason::UpstreamBadResponse,
-            Self::Ended => Reason::Draining,
+            Self::Ended(CloseReason::Revoked) => Reason::NotAllowed,
+            Self::Ended(CloseReason::Draining) => Reason::Draining,
         }
     }
 }

@@ -17,7 +17,7 @@ use tokio::task::coop::has_budget_remaining;
 use tokio::time::Instant;
 
 use super::ProxyError;
-use super::close_signal::CloseSignal;
+use super::close_signal::{CloseReason, CloseSignal};
 use super::pool::{Entry, Live};
 use super::request_body::{Progress, RequestBody};
 use crate::domain::route::Timeouts;
@@ -159,7 +159,7 @@ struct Wait<'a> {
     progress: Option<Rc<Progress>>,
     give_up: Instant,
     /// Set once the wait has become a long one.
-    closing: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    closing: Option<Pin<Box<dyn Future<Output = CloseReason>>>>,
 }
 
 impl<'a> Wait<'a> {
@@ -181,15 +181,12 @@ impl<'a> Wait<'a> {
                 return Poll::Ready(ProxyError::FirstByteTimeout(self.bounds.timeouts.first_byte));
             }
             if self.closing.is_none() {
-                let close = self.bounds.close.clone();
-                self.closing = Some(Box::pin(async move {
-                    close.closed().await;
-                }));
+                self.closing = Some(Box::pin(self.bounds.close.clone().closed()));
             }
             live.deadline.set(self.give_up);
         }
         match &mut self.closing {
-            Some(closing) => closing.as_mut().poll(cx).map(|()| ProxyError::Ended),
+            Some(closing) => closing.as_mut().poll(cx).map(ProxyError::Ended),
             None => Poll::Pending,
         }
     }

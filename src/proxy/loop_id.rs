@@ -70,7 +70,7 @@ mod tests {
         assert_eq!(headers[&HOP].len(), 2 * ID_LENGTH + 1);
         assert!(matches!(mark(&mut headers), Err(ProxyError::Loop)));
 
-        let endless = vec!["00000000000000ab"; MAX_HOPS].join(",");
+        let endless = ["00000000000000ab"; MAX_HOPS].join(",");
         headers.insert(HOP, endless.parse().unwrap());
         assert!(matches!(mark(&mut headers), Err(ProxyError::Loop)));
     }

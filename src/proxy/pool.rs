@@ -51,6 +51,7 @@ pub(super) struct Entry {
     /// `Host` where it is the upstream's own.
     pub(super) host: HeaderValue,
     tls: OnceCell<Arc<ClientConfig>>,
+    #[expect(clippy::vec_box, reason = "a connection is large and moves with every request")]
     idle: RefCell<Vec<Box<Live>>>,
     pools: Weak<Pools>,
 }

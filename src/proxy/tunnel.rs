@@ -102,7 +102,8 @@ async fn say_farewell<C: AsyncRead + AsyncWrite + Unpin>(mut client: C, last: &[
     client.write_all(last).await?;
     client.shutdown().await?;
     let mut rest = client.take(FAREWELL_BYTES);
-    let mut buffer = [0; 1024];
+    // On the heap: every tunnel would carry it otherwise.
+    let mut buffer = vec![0; 4096];
     while rest.read(&mut buffer).await? > 0 {}
     Ok(())
 }
@@ -315,5 +316,32 @@ impl Lanes {
         last.drain(..self.down.taken);
         last.extend(frames::close(code, reason));
         Some(last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+    use crate::domain::Secret;
+
+    #[tokio::test]
+    async fn threat_072_a_client_that_never_says_hello_is_refused() {
+        let gate = Gate::new(Secret::new("s3cret").unwrap());
+        let mut lanes = Lanes::new(&[], Some(gate), Duration::from_secs(600));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(lanes.poll_time(false, &mut cx).is_pending());
+        lanes.hello = Some(Deadline::at(Instant::now()));
+        let end = poll_fn(|cx| lanes.poll_time(true, cx)).await;
+        assert!(matches!(end, End::Refused(_)));
+        lanes.gate = None;
+        assert!(lanes.poll_time(true, &mut cx).is_pending());
+    }
+
+    #[test]
+    fn a_tunnel_is_small() {
+        let size = size_of::<Lanes>() + size_of::<Tunnel>();
+        assert!(size < 1024, "{size}");
     }
 }

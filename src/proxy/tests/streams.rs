@@ -50,7 +50,7 @@ fn threat_049_a_long_wait_ends_too() {
         let mut wire = app.accept().await;
         wire.head().await;
         gateway.closer.close(CloseReason::Revoked);
-        assert!(client.head().await.starts_with("http/1.1 503"));
+        assert!(client.head().await.starts_with("http/1.1 403"));
         wire.rest().await;
     });
 }
