@@ -52,6 +52,7 @@ use ipnetwork::IpNetwork;
 
 use crate::domain::{Access, Route, RoutePrefix, Secret};
 
+pub(crate) use store::create_private_dirs;
 pub use effective::{Lookup, lookup};
 pub use env::Env;
 pub use error::{ConfigError, Problem, When};

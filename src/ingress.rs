@@ -32,6 +32,8 @@ mod tls;
 mod tracked;
 mod unix;
 mod worker;
+mod pending;
+pub use pending::*;
 
 #[cfg(test)]
 mod tests;
@@ -40,7 +42,7 @@ pub use authority::{authority_of, canonical_authority};
 pub use bind::{BindError, Binder, Bound, BoundSet};
 pub use conn::{ConnFacts, Endpoint, ListenerKind, TlsFacts, UnixPeer};
 pub use control::ConnControl;
-pub use facts::{IngressFacts, Via};
+pub use facts::{Evidence, IngressFacts, Via};
 pub use framing::{FramingFault, framing_fault};
 pub use handler::{Admit, Handler};
 pub use limits::Limits;

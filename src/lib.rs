@@ -13,6 +13,7 @@
 //! [`watch`] keeps what is known of the tailnet true.
 
 pub mod api;
+pub mod app;
 pub mod authn;
 pub mod authz;
 pub mod body;
