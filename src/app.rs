@@ -28,8 +28,7 @@ use crate::config::{
 use crate::domain::TailnetState;
 use crate::edge::{Edge, Settings, Shared};
 use crate::ingress::{
-    BindError, Binder, Limits, Tls, TlsError, UnixError, UnixIngress, Workers, default_workers,
-    own_addresses,
+    BindError, Binder, Limits, Tls, TlsError, UnixError, UnixIngress, Workers, default_workers, own_addresses,
 };
 use crate::limits::Limiter;
 use crate::readiness::{Fault, Readiness};
@@ -129,7 +128,8 @@ impl App {
         let token = generate_token(&mut loaded)?;
         let config = loaded.config.clone();
         let gateway = &config.gateway;
-        let tls = gateway.tls.as_ref().map(|files| Tls::load(&files.cert_path, &files.key_path)).transpose()?;
+        let tls =
+            gateway.tls.as_ref().map(|files| Tls::load(&files.cert_path, &files.key_path)).transpose()?;
 
         // Addresses first: a port that is taken is the likeliest fault.
         let run_dir = config.state_dir.join("run");
@@ -291,7 +291,9 @@ impl App {
             != new.tls.as_ref().map(|tls| (&tls.cert_path, &tls.key_path));
         let port_changed = new.port != 0 && new.port != self.port;
         if port_changed || old.bind != new.bind || tls_changed || old.tailscale.mode != new.tailscale.mode {
-            tracing::warn!("a changed port, bind, certificate path or Tailscale mode takes effect after a restart");
+            tracing::warn!(
+                "a changed port, bind, certificate path or Tailscale mode takes effect after a restart"
+            );
         }
         self.shared.limiter.configure(new.auth.rate_limit);
         self.shared.settings.store(Arc::new(Settings::new(loaded.config.clone())));
@@ -324,13 +326,17 @@ fn generate_token(loaded: &mut Loaded) -> Result<Option<GeneratedToken>, StartEr
     Ok(Some(token))
 }
 
-fn bind_fixed(binder: &Binder, gateway: &crate::config::Gateway) -> Result<crate::ingress::BoundSet, StartError> {
+fn bind_fixed(
+    binder: &Binder,
+    gateway: &crate::config::Gateway,
+) -> Result<crate::ingress::BoundSet, StartError> {
     let wanted = listen::fixed(gateway.bind, gateway.port, listen::in_container());
     let ips: Vec<IpAddr> = wanted.iter().map(|wanted| wanted.addr.ip()).collect();
     let mut set = binder.bind_all(&ips, gateway.port)?;
     for error in set.absent.drain(..) {
         let required = wanted.iter().any(|wanted| {
-            wanted.need == Need::Required && matches!(&error, BindError::Absent { addr } if addr.ip() == wanted.addr.ip())
+            wanted.need == Need::Required
+                && matches!(&error, BindError::Absent { addr } if addr.ip() == wanted.addr.ip())
         });
         if required {
             return Err(error.into());
@@ -380,4 +386,3 @@ impl Fingerprint {
         Self(std::iter::once(config).chain(files.iter().map(PathBuf::as_path)).map(one).collect())
     }
 }
-

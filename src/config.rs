@@ -52,7 +52,6 @@ use ipnetwork::IpNetwork;
 
 use crate::domain::{Access, Route, RoutePrefix, Secret};
 
-pub(crate) use store::create_private_dirs;
 pub use effective::{Lookup, lookup};
 pub use env::Env;
 pub use error::{ConfigError, Problem, When};
@@ -63,6 +62,7 @@ pub use load::{Loaded, Validation, load, validate};
 pub use paths::Paths;
 pub use provenance::{Provenance, Provenances};
 pub use schema::{REDACTED, json_schema};
+pub(crate) use store::create_private_dirs;
 pub use store::{Change, Edit, StoreError, change};
 pub use trusted_proxy::is_trusted;
 pub use upstream::{UpstreamError, is_forbidden_upstream, parse_upstream};

@@ -25,6 +25,7 @@ mod h2;
 mod handler;
 mod limits;
 mod lock;
+mod pending;
 mod serve;
 mod slots;
 mod stall;
@@ -32,7 +33,6 @@ mod tls;
 mod tracked;
 mod unix;
 mod worker;
-mod pending;
 pub use pending::*;
 
 #[cfg(test)]

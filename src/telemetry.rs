@@ -27,7 +27,9 @@ pub fn init(config: &LogConfig, verbose: bool) -> Style {
     let _ = if json {
         builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
     } else {
-        builder.with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()).try_init()
+        builder
+            .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+            .try_init()
     };
     match level {
         "error" | "warn" => Style::Off,

@@ -79,7 +79,10 @@ mod tests {
     #[test]
     fn nothing_but_lan_and_a_container_binds_the_wildcard() {
         for bind in [Bind::Loopback, Bind::Tailnet, Bind::Auto, Bind::Custom(Ipv4Addr::new(192, 168, 1, 5))] {
-            assert!(fixed(bind, 1, false).iter().all(|wanted| !wanted.addr.ip().is_unspecified()), "{bind:?}");
+            assert!(
+                fixed(bind, 1, false).iter().all(|wanted| !wanted.addr.ip().is_unspecified()),
+                "{bind:?}"
+            );
         }
         assert_eq!(addrs(&fixed(Bind::Lan, 1, false)), ["0.0.0.0:1"]);
         assert_eq!(addrs(&fixed(Bind::Auto, 1, true)), ["0.0.0.0:1"]);

@@ -48,7 +48,11 @@ impl Banner {
         }
         match fault {
             Some((code, fault)) if needed => {
-                let text = format!("{}{}", fault.detail, fault.fix.as_deref().map(|fix| format!(" -- to mend it: {fix}")).unwrap_or_default());
+                let text = format!(
+                    "{}{}",
+                    fault.detail,
+                    fault.fix.as_deref().map(|fix| format!(" -- to mend it: {fix}")).unwrap_or_default()
+                );
                 if self.said.as_ref() != Some(&text) {
                     tracing::error!(code, "tailnet identity is off: {text}. Loopback keeps working");
                     self.said = Some(text);

@@ -240,7 +240,10 @@ async fn threat_020_a_claim_of_a_direct_peer_must_agree_by_ascii_case_only() {
         assert_eq!(claim(text).ask().await.unwrap_err(), Reason::TailscaleUserMismatch, "{text}");
     }
     assert_eq!(label(claim("Bob@Example.com").ask().await), "bob@example.com");
-    let tagged = Evidence::Direct { peer: IpAddr::from([100, 64, 0, 4]), claimed: Some(b"alice@example.com".to_vec()) };
+    let tagged = Evidence::Direct {
+        peer: IpAddr::from([100, 64, 0, 4]),
+        claimed: Some(b"alice@example.com".to_vec()),
+    };
     assert_eq!(Ask::new(AuthMode::Token, tagged).ask().await.unwrap_err(), Reason::TailscaleUserMismatch);
 }
 
@@ -261,7 +264,10 @@ async fn threat_024_a_tagged_machine_is_itself_over_serve_and_directly() {
     assert_eq!(label(Ask::new(AuthMode::Token, serve(4, None)).ask().await), "tag:ci");
     let named = serve(4, Some("alice@example.com"));
     assert_eq!(Ask::new(AuthMode::Token, named).ask().await.unwrap_err(), Reason::TailscaleUserMismatch);
-    assert_eq!(Ask::new(AuthMode::Token, serve(2, None)).ask().await.unwrap_err(), Reason::TailscaleUserMissing);
+    assert_eq!(
+        Ask::new(AuthMode::Token, serve(2, None)).ask().await.unwrap_err(),
+        Reason::TailscaleUserMissing
+    );
     let other = serve(2, Some("bob@example.com"));
     assert_eq!(Ask::new(AuthMode::Token, other).ask().await.unwrap_err(), Reason::TailscaleUserMismatch);
 }
@@ -329,7 +335,8 @@ async fn threat_059_an_empty_list_of_proxy_users_is_nobody() {
     let mut ask = Ask::new(AuthMode::TrustedProxy, Evidence::Proxy);
     ask.via = Via::Proxy;
     ask.auth.trusted_proxy.as_mut().unwrap().allow_users.clear();
-    let ask = ask.with(HeaderName::from_static("x-proof"), "1").with(HeaderName::from_static("x-user"), "alice");
+    let ask =
+        ask.with(HeaderName::from_static("x-proof"), "1").with(HeaderName::from_static("x-user"), "alice");
     assert_eq!(ask.ask().await.unwrap_err(), Reason::TrustedProxyUserNotAllowed);
 }
 
@@ -358,7 +365,8 @@ fn threat_110_expired_jailed_and_unsigned_machines_are_refused() {
             "UserProfile": {"ID": 1, "LoginName": "alice@example.com", "DisplayName": "x"}, "CapMap": null
         });
         json["Node"][field] = true.into();
-        network::principal(&parse_whois(json.to_string().as_bytes()).unwrap(), state().running().unwrap()).unwrap_err()
+        network::principal(&parse_whois(json.to_string().as_bytes()).unwrap(), state().running().unwrap())
+            .unwrap_err()
     };
     assert_eq!(ask("Expired"), Reason::NodeExpired);
     assert_eq!(ask("IsJailed"), Reason::NodeJailed);

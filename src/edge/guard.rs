@@ -61,7 +61,9 @@ pub fn check(
         Some(_) => {}
         // A browser always sends Origin with a WebSocket. Without one it is a
         // program, which can as well send a secret.
-        None if upgrade && (!options.non_browser_upgrade || site != Site::Absent || has_fetch_mode(headers)) => {
+        None if upgrade
+            && (!options.non_browser_upgrade || site != Site::Absent || has_fetch_mode(headers)) =>
+        {
             return Err(Reason::OriginNotAllowed);
         }
         None => {}

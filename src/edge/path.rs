@@ -34,7 +34,8 @@ pub fn canonical(path: &str) -> Result<CanonicalPath<'_>, Reason> {
         return Ok(CanonicalPath { path: Cow::Borrowed(path), policy: Cow::Borrowed(path) });
     }
     let path = rewrite(path)?;
-    let policy = if path.contains(';') { Cow::Owned(without_parameters(&path)) } else { Cow::Owned(path.clone()) };
+    let policy =
+        if path.contains(';') { Cow::Owned(without_parameters(&path)) } else { Cow::Owned(path.clone()) };
     Ok(CanonicalPath { path: Cow::Owned(path), policy })
 }
 
@@ -60,9 +61,7 @@ fn rewrite(path: &str) -> Result<String, Reason> {
     while let Some(byte) = bytes.next() {
         match byte {
             b'%' => {
-                let (Some(high), Some(low)) =
-                    (bytes.next().and_then(hex), bytes.next().and_then(hex))
-                else {
+                let (Some(high), Some(low)) = (bytes.next().and_then(hex), bytes.next().and_then(hex)) else {
                     return Err(Reason::BadPath);
                 };
                 let value = high << 4 | low;
@@ -129,10 +128,32 @@ mod tests {
     #[test]
     fn threat_037_paths_with_two_readings_are_refused() {
         for path in [
-            "/public/../admin", "/public/%2e%2e/admin", "/public/%2E./admin", "/public/.%2e/admin", "/public%2fadmin",
-            "/public%2Fadmin", "/public%5cadmin", "/public\\admin", "/admin%00", "/admin%0a", "/admin/.", "/./admin",
-            "/..", "/admin/..;/x", "/%c0%ae%c0%ae/admin", "/%c0%af", "/%ff", "/%", "/%2", "/%zz", "admin", "", "*",
-            "/a b", "/\u{e9}", "/%7f",
+            "/public/../admin",
+            "/public/%2e%2e/admin",
+            "/public/%2E./admin",
+            "/public/.%2e/admin",
+            "/public%2fadmin",
+            "/public%2Fadmin",
+            "/public%5cadmin",
+            "/public\\admin",
+            "/admin%00",
+            "/admin%0a",
+            "/admin/.",
+            "/./admin",
+            "/..",
+            "/admin/..;/x",
+            "/%c0%ae%c0%ae/admin",
+            "/%c0%af",
+            "/%ff",
+            "/%",
+            "/%2",
+            "/%zz",
+            "admin",
+            "",
+            "*",
+            "/a b",
+            "/\u{e9}",
+            "/%7f",
         ] {
             assert_eq!(canonical(path), Err(Reason::BadPath), "{path:?}");
         }

@@ -101,8 +101,16 @@ impl Conn {
 
 /// A request that was let through, and where to.
 enum Allowed {
-    App { permit: authz::Permit, facts: Rc<IngressFacts>, path: String, strip_authorization: bool },
-    Own { permit: authz::ApiPermit, via: Via },
+    App {
+        permit: authz::Permit,
+        facts: Rc<IngressFacts>,
+        path: String,
+        strip_authorization: bool,
+    },
+    Own {
+        permit: authz::ApiPermit,
+        via: Via,
+    },
     /// A probe, and whether its details may be shown.
     Probe(health::Probe, bool),
 }
@@ -173,7 +181,12 @@ impl Edge {
                     Err(error) => {
                         let reason = error.reason();
                         let chain = error_chain(&error);
-                        tracing::warn!(req = request_id.to_str().unwrap_or_default(), code = reason.code(), error = chain, "the app did not answer");
+                        tracing::warn!(
+                            req = request_id.to_str().unwrap_or_default(),
+                            code = reason.code(),
+                            error = chain,
+                            "the app did not answer"
+                        );
                         (Err(reason.into()), Some(reason))
                     }
                 }

@@ -7,10 +7,10 @@
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
-use crate::page;
 use crate::authn::Refusal;
 use crate::body::Body;
 use crate::domain::{Principal, Reason};
+use crate::page;
 
 /// What the answer needs to know of the request.
 pub struct Asked<'a> {
@@ -45,11 +45,15 @@ pub fn refuse(refusal: Refusal, asked: &Asked<'_>) -> Response<Body> {
         }
         None => {}
     }
-    if matches!(reason, Reason::TokenMissing | Reason::TokenMismatch | Reason::PasswordMissing | Reason::PasswordMismatch) {
+    if matches!(
+        reason,
+        Reason::TokenMissing | Reason::TokenMismatch | Reason::PasswordMissing | Reason::PasswordMismatch
+    ) {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"openclaw\""));
     }
     if reason.status() == StatusCode::METHOD_NOT_ALLOWED {
-        headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+        headers
+            .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
     }
     if asked.close || reason.status() == StatusCode::BAD_REQUEST {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -72,10 +76,7 @@ fn error_body(reason: Reason, request_id: &str) -> serde_json::Value {
 pub fn wants_page(method: &Method, headers: &HeaderMap) -> bool {
     (method == Method::GET || method == Method::HEAD)
         && !headers.contains_key(header::UPGRADE)
-        && headers
-            .get(header::ACCEPT)
-            .and_then(|value| value.to_str().ok())
-            .is_some_and(prefers_html)
+        && headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).is_some_and(prefers_html)
 }
 
 /// Whether `text/html` is asked for by name, and no later than JSON.
@@ -140,7 +141,9 @@ mod tests {
 
     #[test]
     fn a_page_goes_to_browsers_only() {
-        for accept in ["*/*", "application/json", "application/json, text/html;q=0.5", "text/html;q=0", "text/*", ""] {
+        for accept in
+            ["*/*", "application/json", "application/json, text/html;q=0.5", "text/html;q=0", "text/*", ""]
+        {
             assert!(!prefers_html(accept), "{accept:?}");
         }
         assert!(prefers_html("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"));

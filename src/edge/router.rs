@@ -42,7 +42,9 @@ impl Router {
         let name = without_port(host);
         self.routes
             .iter()
-            .find(|route| route.host.as_deref().is_none_or(|wanted| wanted == name) && route.path.covers(path))
+            .find(|route| {
+                route.host.as_deref().is_none_or(|wanted| wanted == name) && route.path.covers(path)
+            })
             .map_or(Target::None, Target::Route)
     }
 }

@@ -121,13 +121,11 @@ fn unix_ingress(scan: &Scan<'_>, state: &TailnetState) -> Result<Classified, Rea
     // Serve gives unix backends `Host: localhost`; the client's is here, and
     // here only is it read from this header.
     let host = match scan.forwarded_host {
-        Some(value) => {
-            value
-                .to_str()
-                .ok()
-                .and_then(|text| canonical_authority(text, is_https(scan)))
-                .ok_or(Reason::BadRequest)?
-        }
+        Some(value) => value
+            .to_str()
+            .ok()
+            .and_then(|text| canonical_authority(text, is_https(scan)))
+            .ok_or(Reason::BadRequest)?,
         None => String::new(),
     };
     let facts =

@@ -77,7 +77,6 @@ fn address(client: ClientAddr) -> Option<HeaderValue> {
 mod tests {
     use std::sync::Arc;
 
-
     use super::*;
     use crate::domain::{ProxyUser, SecretKind, TailnetNode};
     use crate::ingress::Via;
@@ -114,7 +113,10 @@ mod tests {
 
     #[test]
     fn a_proxy_user_never_gets_tailscale_names() {
-        let bob = Principal::Proxy(Arc::new(ProxyUser { name: "bob".into(), header: HeaderValue::from_static("bob") }));
+        let bob = Principal::Proxy(Arc::new(ProxyUser {
+            name: "bob".into(),
+            header: HeaderValue::from_static("bob"),
+        }));
         assert_eq!(set(&bob, ALL), ["remote-user: bob", "x-forwarded-user: bob"]);
         assert!(set(&bob, IdentityHeaderNames::default()).is_empty());
     }

@@ -14,9 +14,7 @@ pub(super) fn running(status: &Status) -> Running {
     Running {
         ips: status.tailscale_ips.clone(),
         self_id: status.self_node.id.clone(),
-        owner: status
-            .owner()
-            .map(|profile| Owner { login: profile.login.clone(), user_id: profile.id }),
+        owner: status.owner().map(|profile| Owner { login: profile.login.clone(), user_id: profile.id }),
         dns_name: status.self_node.dns_name.clone(),
         suffix: tailnet
             .and_then(|tailnet| tailnet.magic_dns_suffix.clone())

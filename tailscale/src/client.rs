@@ -9,8 +9,8 @@ use crate::command::Command;
 use crate::daemon::{DEFAULT_SOCKET, DaemonProcess, process_behind};
 use crate::runner::{Call, run};
 use crate::{
-    Error, Limits, LocateError, LocateOptions, Located, Prefs, ServeConfig, Status, VersionInfo,
-    Whois, json, parse_prefs, parse_serve_config, parse_status, parse_version, parse_whois,
+    Error, Limits, LocateError, LocateOptions, Located, Prefs, ServeConfig, Status, VersionInfo, Whois, json,
+    parse_prefs, parse_serve_config, parse_status, parse_version, parse_whois,
 };
 
 /// The `tailscale` command line of this machine. Cheap to clone.
@@ -44,13 +44,7 @@ impl Tailscale {
     }
 
     pub(crate) fn new(path: PathBuf, socket: Option<PathBuf>, limits: Limits) -> Self {
-        Self {
-            inner: Arc::new(Inner {
-                path,
-                socket,
-                limits,
-            }),
-        }
+        Self { inner: Arc::new(Inner { path, socket, limits }) }
     }
 
     /// The absolute path of the binary.
@@ -62,10 +56,7 @@ impl Tailscale {
     /// The LocalAPI socket: the configured one, else the platform's default.
     #[must_use]
     pub fn socket_path(&self) -> PathBuf {
-        self.inner
-            .socket
-            .clone()
-            .unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET))
+        self.inner.socket.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET))
     }
 
     /// The state of this node: `status --json --peers=false`. Answers in every backend
@@ -110,9 +101,7 @@ impl Tailscale {
             return Err(bad_address("port 0 belongs to no connection"));
         }
         if !addr.ip().to_canonical().is_loopback() {
-            return Err(bad_address(
-                "only loopback addresses are asked about with a port",
-            ));
+            return Err(bad_address("only loopback addresses are asked about with a port"));
         }
         parse_whois(&self.run(Command::WhoisTcp(addr)).await?)
     }
@@ -161,43 +150,24 @@ impl Tailscale {
     }
 
     async fn run(&self, command: Command) -> Result<Vec<u8>, Error> {
-        let Inner {
-            path,
-            socket,
-            limits,
-        } = &*self.inner;
+        let Inner { path, socket, limits } = &*self.inner;
         let args = command.args(socket.as_deref());
-        run(Call {
-            name: command.name(),
-            program: path,
-            args: &args,
-            limits,
-        })
-        .await
+        run(Call { name: command.name(), program: path, args: &args, limits }).await
     }
 }
 
 fn bad_address(detail: &str) -> Error {
-    Error::BadArgument {
-        command: "whois",
-        detail: detail.to_owned(),
-    }
+    Error::BadArgument { command: "whois", detail: detail.to_owned() }
 }
 
 /// One address a line.
 fn parse_ip(bytes: &[u8]) -> Result<Vec<IpAddr>, Error> {
     const COMMAND: &str = "ip";
-    let lines = json::text(COMMAND, bytes)?
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty());
+    let lines = json::text(COMMAND, bytes)?.lines().map(str::trim).filter(|line| !line.is_empty());
     let addresses = lines.map(|line| {
         line.parse().map_err(|_| Error::Garbage {
             command: COMMAND,
-            detail: format!(
-                "`{}` is no address",
-                crate::text::printable(line.as_bytes(), 80)
-            ),
+            detail: format!("`{}` is no address", crate::text::printable(line.as_bytes(), 80)),
         })
     });
     addresses.collect()

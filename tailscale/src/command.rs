@@ -64,11 +64,9 @@ impl Command {
             // Releases before 1.102 do not un-map `::ffff:a.b.c.d` themselves.
             Self::Whois(ip) => args.push(ip.to_canonical().to_string().into()),
             // Rebuilt from address and port: a scope id (`%eth0`) is left behind.
-            Self::WhoisTcp(addr) => args.push(
-                SocketAddr::new(addr.ip().to_canonical(), addr.port())
-                    .to_string()
-                    .into(),
-            ),
+            Self::WhoisTcp(addr) => {
+                args.push(SocketAddr::new(addr.ip().to_canonical(), addr.port()).to_string().into())
+            }
             Self::Status | Self::Ip | Self::Version | Self::ServeStatus | Self::Prefs => {}
         }
         args
@@ -110,19 +108,10 @@ mod tests {
 
     #[test]
     fn mapped_addresses_are_unmapped_and_scopes_dropped() {
+        assert_eq!(line(Command::Whois(ip("::ffff:100.64.0.2")), None), "whois --json 100.64.0.2");
+        assert_eq!(line(Command::Whois(ip("fd7a:115c:a1e0::2")), None), "whois --json fd7a:115c:a1e0::2");
         assert_eq!(
-            line(Command::Whois(ip("::ffff:100.64.0.2")), None),
-            "whois --json 100.64.0.2"
-        );
-        assert_eq!(
-            line(Command::Whois(ip("fd7a:115c:a1e0::2")), None),
-            "whois --json fd7a:115c:a1e0::2"
-        );
-        assert_eq!(
-            line(
-                Command::WhoisTcp("[::ffff:127.0.0.1]:4000".parse().unwrap()),
-                None
-            ),
+            line(Command::WhoisTcp("[::ffff:127.0.0.1]:4000".parse().unwrap()), None),
             "whois --json --proto tcp 127.0.0.1:4000"
         );
         assert_eq!(

@@ -40,36 +40,21 @@ pub(crate) async fn process_behind(socket: &Path) -> Result<DaemonProcess, Error
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return Err(unreachable(socket, error)),
         Err(_) => {
-            return Err(Error::TimedOut {
-                command: COMMAND,
-                after: LIMIT,
-            });
+            return Err(Error::TimedOut { command: COMMAND, after: LIMIT });
         }
     };
-    let peer = stream
-        .peer_cred()
-        .map_err(|error| unreachable(socket, error))?;
-    let pid = peer
-        .pid()
-        .and_then(|pid| u32::try_from(pid).ok())
-        .filter(|pid| *pid != 0);
-    Ok(DaemonProcess {
-        uid: peer.uid(),
-        pid,
-    })
+    let peer = stream.peer_cred().map_err(|error| unreachable(socket, error))?;
+    let pid = peer.pid().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0);
+    Ok(DaemonProcess { uid: peer.uid(), pid })
 }
 
 fn unreachable(socket: &Path, error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::DaemonDown,
-        io::ErrorKind::PermissionDenied => Error::Denied {
-            command: "(socket)",
-            detail: format!("{}: {error}", socket.display()),
-        },
-        _ => Error::Socket {
-            path: socket.to_owned(),
-            source: Arc::new(error),
-        },
+        io::ErrorKind::PermissionDenied => {
+            Error::Denied { command: "(socket)", detail: format!("{}: {error}", socket.display()) }
+        }
+        _ => Error::Socket { path: socket.to_owned(), source: Arc::new(error) },
     }
 }
 

@@ -215,11 +215,7 @@ impl Error {
         field: impl Into<String>,
         detail: impl Into<String>,
     ) -> Self {
-        Self::WrongShape {
-            command,
-            field: field.into(),
-            detail: detail.into(),
-        }
+        Self::WrongShape { command, field: field.into(), detail: detail.into() }
     }
 }
 

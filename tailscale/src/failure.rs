@@ -19,10 +19,7 @@ pub(crate) fn classify(command: &'static str, code: i32, stderr: &[u8]) -> Error
     // Bad flags print the whole usage text, so they go first: no word in there
     // is about the daemon.
     if code == 2 {
-        return Error::BadArgument {
-            command,
-            detail: detail(),
-        };
+        return Error::BadArgument { command, detail: detail() };
     }
     // `... local Tailscale daemon for ...`, `... local tailscaled; ...`,
     // `... local tailscaled (which appears ...`, macOS: `... local Tailscale service; ...`
@@ -34,31 +31,16 @@ pub(crate) fn classify(command: &'static str, code: i32, stderr: &[u8]) -> Error
         return Error::NotFound;
     }
     if lines().any(|line| line.contains("access denied") || line.contains("401 unauthorized")) {
-        return Error::Denied {
-            command,
-            detail: detail(),
-        };
+        return Error::Denied { command, detail: detail() };
     }
     if let Some(error) = lines().find_map(not_running) {
         return error;
     }
-    let wrong = [
-        "400 bad request",
-        "missing argument",
-        "too many arguments",
-        "unknown subcommand",
-    ];
+    let wrong = ["400 bad request", "missing argument", "too many arguments", "unknown subcommand"];
     if lines().any(|line| wrong.iter().any(|words| line.contains(words))) {
-        return Error::BadArgument {
-            command,
-            detail: detail(),
-        };
+        return Error::BadArgument { command, detail: detail() };
     }
-    Error::Failed {
-        command,
-        code,
-        stderr: detail(),
-    }
+    Error::Failed { command, code, stderr: detail() }
 }
 
 /// The line that a node prints that is not running, in lower case.
@@ -87,9 +69,7 @@ fn named(folded: &str) -> BackendState {
         BackendState::Starting,
         BackendState::Running,
     ];
-    let found = known
-        .into_iter()
-        .find(|state| state.as_str().eq_ignore_ascii_case(folded));
+    let found = known.into_iter().find(|state| state.as_str().eq_ignore_ascii_case(folded));
     found.unwrap_or_else(|| BackendState::Other(printable(folded.as_bytes(), 64)))
 }
 
@@ -102,21 +82,13 @@ mod tests {
     fn codes(file: &str, command: &str, exit: i32) -> Vec<&'static str> {
         let runs = errors_of(&recording(file), command);
         assert!(!runs.is_empty(), "{command} is not in {file}");
-        runs.iter()
-            .map(|said| classify("x", exit, said.as_bytes()).code())
-            .collect()
+        runs.iter().map(|said| classify("x", exit, said.as_bytes()).code()).collect()
     }
 
     #[test]
     fn recorded_failures_of_whois_are_told_apart() {
-        let whois = |args: &str, exit| {
-            codes(
-                "whois-errors.txt",
-                &format!("$ tailscale whois{args}"),
-                exit,
-            )
-            .remove(0)
-        };
+        let whois =
+            |args: &str, exit| codes("whois-errors.txt", &format!("$ tailscale whois{args}"), exit).remove(0);
         assert_eq!(whois(" 100.64.0.99", 1), "tailscale_peer_not_found");
         assert_eq!(whois(" 100.100.100.100", 1), "tailscale_peer_not_found");
         assert_eq!(whois(" 127.0.0.1:1234", 1), "tailscale_peer_not_found");
@@ -131,19 +103,10 @@ mod tests {
         let whois = "$ tailscale whois 100.64.0.1";
         let down = "tailscale_daemon_down";
         // Stopped (answers, nothing on stderr), logged out, daemon gone.
-        assert_eq!(
-            codes("states.txt", whois, 1)[1..],
-            ["tailscale_peer_not_found", down]
-        );
-        assert_eq!(
-            codes("states.txt", "$ tailscale ip", 1)[1..],
-            ["tailscale_logged_out", down]
-        );
+        assert_eq!(codes("states.txt", whois, 1)[1..], ["tailscale_peer_not_found", down]);
+        assert_eq!(codes("states.txt", "$ tailscale ip", 1)[1..], ["tailscale_logged_out", down]);
         assert_eq!(codes("states.txt", "$ tailscale status --json", 1), [down]);
-        assert_eq!(
-            codes("states.txt", "$ tailscale serve status --json", 1)[2..],
-            [down]
-        );
+        assert_eq!(codes("states.txt", "$ tailscale serve status --json", 1)[2..], [down]);
         assert_eq!(
             codes("states.txt", "$ tailscale serve --bg --http=80 9000", 1),
             ["tailscale_stopped", "tailscale_logged_out", down]
@@ -153,43 +116,19 @@ mod tests {
     #[test]
     fn sentences_from_the_source_are_told_apart() {
         for (said, code) in [
-            (
-                "Access denied: whois access denied\n\nUse 'sudo ...'",
-                "tailscale_denied",
-            ),
-            (
-                "sending serve config: 401 Unauthorized: must be root, or ...",
-                "tailscale_denied",
-            ),
-            (
-                "failed to connect to local Tailscale service; is Tailscale running?",
-                "tailscale_daemon_down",
-            ),
+            ("Access denied: whois access denied\n\nUse 'sudo ...'", "tailscale_denied"),
+            ("sending serve config: 401 Unauthorized: must be root, or ...", "tailscale_denied"),
+            ("failed to connect to local Tailscale service; is Tailscale running?", "tailscale_daemon_down"),
             (
                 "failed to connect to local tailscaled; it doesn't appear to be running (sudo systemctl start tailscaled ?)",
                 "tailscale_daemon_down",
             ),
             ("unexpected state: NoState", "tailscale_not_ready"),
-            (
-                "Machine is not yet approved by tailnet admin.",
-                "tailscale_not_ready",
-            ),
-            (
-                "no current Tailscale IPs; state: Starting",
-                "tailscale_not_ready",
-            ),
-            (
-                "Warning: client version differs\npeer not found",
-                "tailscale_peer_not_found",
-            ),
-            (
-                "404 Not Found: no match for IP:port",
-                "tailscale_peer_not_found",
-            ),
-            (
-                "tailscale: unknown subcommand: whois",
-                "tailscale_bad_argument",
-            ),
+            ("Machine is not yet approved by tailnet admin.", "tailscale_not_ready"),
+            ("no current Tailscale IPs; state: Starting", "tailscale_not_ready"),
+            ("Warning: client version differs\npeer not found", "tailscale_peer_not_found"),
+            ("404 Not Found: no match for IP:port", "tailscale_peer_not_found"),
+            ("tailscale: unknown subcommand: whois", "tailscale_bad_argument"),
             ("context deadline exceeded", "tailscale_failed"),
             ("", "tailscale_failed"),
         ] {

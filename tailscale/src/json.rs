@@ -34,20 +34,14 @@ pub(crate) fn decode_or_null<T: DeserializeOwned + Default>(
 /// The trimmed text of an output, if it is text of a bearable size.
 pub(crate) fn text<'a>(command: &'static str, bytes: &'a [u8]) -> Result<&'a str, Error> {
     if bytes.len() > MAX_DOCUMENT {
-        return Err(Error::TooLarge {
-            command,
-            limit: MAX_DOCUMENT,
-        });
+        return Err(Error::TooLarge { command, limit: MAX_DOCUMENT });
     }
     let text = std::str::from_utf8(bytes).map_err(|error| Error::Garbage {
         command,
         detail: format!("invalid UTF-8 at byte {}", error.valid_up_to()),
     })?;
     if let Some(at) = text.find('\0') {
-        return Err(Error::Garbage {
-            command,
-            detail: format!("a NUL byte at byte {at}"),
-        });
+        return Err(Error::Garbage { command, detail: format!("a NUL byte at byte {at}") });
     }
     Ok(text.trim())
 }
@@ -58,11 +52,7 @@ fn from_object<T: DeserializeOwned>(command: &'static str, object: &str) -> Resu
         let detail = printable(error.inner().to_string().as_bytes(), 200);
         if error.inner().is_data() {
             let field = printable(error.path().to_string().as_bytes(), 200);
-            Error::WrongShape {
-                command,
-                field,
-                detail,
-            }
+            Error::WrongShape { command, field, detail }
         } else {
             Error::NotJson { command, detail }
         }
@@ -71,19 +61,12 @@ fn from_object<T: DeserializeOwned>(command: &'static str, object: &str) -> Resu
 
 /// The part of `text` from its first `{` to the matching `}`.
 fn object<'a>(command: &'static str, text: &'a str) -> Result<&'a str, Error> {
-    let not_json = |detail: &str| Error::NotJson {
-        command,
-        detail: detail.to_owned(),
-    };
+    let not_json = |detail: &str| Error::NotJson { command, detail: detail.to_owned() };
     if text.is_empty() {
         return Err(not_json("nothing was printed"));
     }
     if !text.starts_with('{') && serde_json::from_str::<IgnoredAny>(text).is_ok() {
-        return Err(Error::wrong_shape(
-            command,
-            ".",
-            "a JSON value that is not an object",
-        ));
+        return Err(Error::wrong_shape(command, ".", "a JSON value that is not an object"));
     }
     let start = text.find('{').ok_or_else(|| not_json("no object in it"))?;
     let length = balanced(text.as_bytes().get(start..).unwrap_or_default())

@@ -39,8 +39,7 @@ pub use names::{Login, LoginError, NameError, NodeName, StableNodeId};
 pub use prefs::{Prefs, parse_prefs};
 pub use runner::Limits;
 pub use serve_config::{
-    FunnelHost, Listener, Origin, ServeConfig, TargetsPort, TcpForward, WebHandler,
-    parse_serve_config,
+    FunnelHost, Listener, Origin, ServeConfig, TargetsPort, TcpForward, WebHandler, parse_serve_config,
 };
 pub use status::{BackendState, SelfNode, Status, Tailnet, parse_status};
 pub use version::{Version, VersionError, VersionInfo, parse_version};

@@ -97,48 +97,30 @@ pub(crate) fn locate(options: LocateOptions) -> Result<Located, LocateError> {
 
 /// The same for a process with effective user id `euid`.
 fn locate_as(options: LocateOptions, known: &[PathBuf], euid: u32) -> Result<Located, LocateError> {
-    if let Some(socket) = options
-        .socket
-        .as_ref()
-        .filter(|socket| !socket.is_absolute())
-    {
-        return Err(LocateError::NotAbsolute {
-            path: socket.clone(),
-        });
+    if let Some(socket) = options.socket.as_ref().filter(|socket| !socket.is_absolute()) {
+        return Err(LocateError::NotAbsolute { path: socket.clone() });
     }
     let (path, warnings) = match &options.bin {
         Some(path) => configured(path, euid)?,
         None => searched(&options, known, euid)?,
     };
     if euid == 0 && !warnings.is_empty() {
-        return Err(LocateError::Untrusted {
-            path,
-            reasons: warnings,
-        });
+        return Err(LocateError::Untrusted { path, reasons: warnings });
     }
     let path = program(path);
     let tailscale = Tailscale::new(path, options.socket, options.limits);
-    Ok(Located {
-        tailscale,
-        warnings,
-    })
+    Ok(Located { tailscale, warnings })
 }
 
 fn configured(path: &Path, euid: u32) -> Result<(PathBuf, Vec<String>), LocateError> {
     if !path.is_absolute() {
-        return Err(LocateError::NotAbsolute {
-            path: path.to_owned(),
-        });
+        return Err(LocateError::NotAbsolute { path: path.to_owned() });
     }
     if !path.exists() {
-        return Err(LocateError::Missing {
-            path: path.to_owned(),
-        });
+        return Err(LocateError::Missing { path: path.to_owned() });
     }
     if !is_executable(path) {
-        return Err(LocateError::NotExecutable {
-            path: path.to_owned(),
-        });
+        return Err(LocateError::NotExecutable { path: path.to_owned() });
     }
     Ok((path.to_owned(), doubts(path, euid)))
 }
@@ -150,12 +132,7 @@ fn searched(
     euid: u32,
 ) -> Result<(PathBuf, Vec<String>), LocateError> {
     let mut fallback = None;
-    let in_path = candidates(
-        options
-            .search_path
-            .clone()
-            .or_else(|| std::env::var_os("PATH")),
-    );
+    let in_path = candidates(options.search_path.clone().or_else(|| std::env::var_os("PATH")));
     for path in in_path.iter().chain(known) {
         if !is_executable(path) {
             continue;
@@ -181,9 +158,7 @@ fn candidates(search_path: Option<OsString>) -> Vec<PathBuf> {
         Ok(absolute) if !absolute.is_empty() => absolute,
         _ => return Vec::new(),
     };
-    which::which_in_all(NAME, Some(absolute), "/")
-        .map(Iterator::collect)
-        .unwrap_or_default()
+    which::which_in_all(NAME, Some(absolute), "/").map(Iterator::collect).unwrap_or_default()
 }
 
 fn is_executable(path: &Path) -> bool {
@@ -198,10 +173,7 @@ fn doubts(path: &Path, euid: u32) -> Vec<String> {
         Err(error) => return vec![format!("{} cannot be resolved: {error}", path.display())],
     };
     places.extend(target.ancestors());
-    places
-        .into_iter()
-        .filter_map(|place| doubt(place, euid))
-        .collect()
+    places.into_iter().filter_map(|place| doubt(place, euid)).collect()
 }
 
 fn doubt(place: &Path, euid: u32) -> Option<String> {
@@ -212,10 +184,7 @@ fn doubt(place: &Path, euid: u32) -> Option<String> {
         Err(error) => return Some(format!("{shown} cannot be examined: {error}")),
     };
     if meta.uid() != 0 && meta.uid() != euid {
-        return Some(format!(
-            "{shown} belongs to another user (uid {})",
-            meta.uid()
-        ));
+        return Some(format!("{shown} belongs to another user (uid {})", meta.uid()));
     }
     if meta.is_symlink() {
         return None;

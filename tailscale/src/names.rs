@@ -167,10 +167,7 @@ impl FromStr for NodeName {
             return Err(NameError::TooLong);
         }
         let good = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-        if name
-            .split('.')
-            .any(|label| label.is_empty() || !label.bytes().all(good))
-        {
+        if name.split('.').any(|label| label.is_empty() || !label.bytes().all(good)) {
             return Err(NameError::BadCharacter);
         }
         Ok(Self(name.to_ascii_lowercase()))
@@ -229,11 +226,7 @@ mod tests {
         assert_eq!("".parse::<Login>(), Err(LoginError::Empty));
         assert_eq!("a".repeat(255).parse::<Login>(), Err(LoginError::TooLong));
         for bad in ["a\nb", "a\0", "a\u{85}b", " alice", "alice ", "\u{a0}x"] {
-            assert_eq!(
-                bad.parse::<Login>(),
-                Err(LoginError::BadCharacter),
-                "{bad:?}"
-            );
+            assert_eq!(bad.parse::<Login>(), Err(LoginError::BadCharacter), "{bad:?}");
         }
         assert!("a".repeat(254).parse::<Login>().is_ok());
     }

@@ -64,10 +64,7 @@ mod tests {
     #[test]
     fn a_wrong_type_is_refused_and_named() {
         let error = parse_prefs(br#"{"RunSSH": "false"}"#).unwrap_err();
-        assert!(
-            matches!(&error, Error::WrongShape { field, .. } if field == "RunSSH"),
-            "{error}"
-        );
+        assert!(matches!(&error, Error::WrongShape { field, .. } if field == "RunSSH"), "{error}");
         assert!(parse_prefs(b"null").is_err());
     }
 

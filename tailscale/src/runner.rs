@@ -68,26 +68,16 @@ pub(crate) struct Call<'a> {
 pub(crate) async fn run(call: Call<'_>) -> Result<Vec<u8>, Error> {
     let started = Instant::now();
     let deadline = started + call.limits.timeout;
-    let mut group = Group {
-        child: spawn(&call, deadline).await?,
-    };
+    let mut group = Group { child: spawn(&call, deadline).await? };
     let result = match timeout_at(deadline, group.finish(&call)).await {
         Ok(result) => result,
-        Err(_) => Err(Error::TimedOut {
-            command: call.name,
-            after: call.limits.timeout,
-        }),
+        Err(_) => Err(Error::TimedOut { command: call.name, after: call.limits.timeout }),
     };
     if result.is_err() {
         group.end(&call).await;
     }
     let elapsed_ms = started.elapsed().as_millis();
-    tracing::trace!(
-        command = call.name,
-        elapsed_ms,
-        ok = result.is_ok(),
-        "ran tailscale"
-    );
+    tracing::trace!(command = call.name, elapsed_ms, ok = result.is_ok(), "ran tailscale");
     result
 }
 
@@ -113,10 +103,7 @@ fn command(call: &Call<'_>) -> Command {
     command
         .args(call.args)
         .env_clear()
-        .env(
-            "PATH",
-            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        )
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         .env("LANG", "C")
         .env("LC_ALL", "C")
         .current_dir("/")
@@ -144,10 +131,7 @@ fn not_started(program: &Path, source: io::Error) -> Error {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Error::NotInstalled { path },
         io::ErrorKind::PermissionDenied => Error::NotExecutable { path },
         _ if source.raw_os_error() == Some(ENOEXEC) => Error::NotExecutable { path },
-        _ => Error::Spawn {
-            path,
-            source: Arc::new(source),
-        },
+        _ => Error::Spawn { path, source: Arc::new(source) },
     }
 }
 
@@ -179,11 +163,7 @@ impl Group {
                 }
             }
         }
-        let status = self
-            .child
-            .wait()
-            .await
-            .map_err(|error| not_started(call.program, error))?;
+        let status = self.child.wait().await.map_err(|error| not_started(call.program, error))?;
         outcome(call, status, stdout, &stderr)
     }
 
@@ -205,10 +185,7 @@ impl Group {
 
     /// The leader's pid, which is the group's; `None` once it has been reaped.
     fn pid(&self) -> Option<Pid> {
-        self.child
-            .id()
-            .and_then(|id| i32::try_from(id).ok())
-            .and_then(Pid::from_raw)
+        self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)
     }
 
     /// Kills everything in the group, if the leader is still ours to name.
@@ -246,31 +223,18 @@ async fn read(
     let Some(pipe) = pipe else { return Ok(()) };
     // One byte more than the limit tells "full" from "too much".
     let mut pipe = pipe.take(limit as u64 + 1);
-    pipe.read_to_end(into)
-        .await
-        .map_err(|error| not_started(call.program, error))?;
+    pipe.read_to_end(into).await.map_err(|error| not_started(call.program, error))?;
     if into.len() > limit {
-        return Err(Error::TooLarge {
-            command: call.name,
-            limit,
-        });
+        return Err(Error::TooLarge { command: call.name, limit });
     }
     Ok(())
 }
 
-fn outcome(
-    call: &Call<'_>,
-    status: ExitStatus,
-    stdout: Vec<u8>,
-    stderr: &[u8],
-) -> Result<Vec<u8>, Error> {
+fn outcome(call: &Call<'_>, status: ExitStatus, stdout: Vec<u8>, stderr: &[u8]) -> Result<Vec<u8>, Error> {
     match (status.code(), status.signal()) {
         (Some(0), _) => Ok(stdout),
         (Some(code), _) => Err(classify(call.name, code, stderr)),
-        (None, signal) => Err(Error::Killed {
-            command: call.name,
-            signal: signal.unwrap_or_default(),
-        }),
+        (None, signal) => Err(Error::Killed { command: call.name, signal: signal.unwrap_or_default() }),
     }
 }
 

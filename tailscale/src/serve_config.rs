@@ -132,9 +132,7 @@ impl ServeConfig {
     /// Whether the site `name:port` is open to the internet, whoever opened it.
     #[must_use]
     pub fn is_funnel(&self, host_port: &str) -> bool {
-        self.funnel
-            .iter()
-            .any(|host| host.host_port.eq_ignore_ascii_case(host_port))
+        self.funnel.iter().any(|host| host.host_port.eq_ignore_ascii_case(host_port))
     }
 
     /// How many entries lead to `port` on this machine.
@@ -162,18 +160,11 @@ impl ServeConfig {
     }
 
     fn count(&self, leads_there: impl Fn(&Target<'_>) -> bool) -> TargetsPort {
-        let web = self
-            .web
-            .iter()
-            .filter_map(|handler| handler.proxy.as_deref());
+        let web = self.web.iter().filter_map(|handler| handler.proxy.as_deref());
         let tcp = self.tcp.iter().map(|forward| forward.target.as_str());
         TargetsPort {
-            web: web
-                .filter(|target| leads_there(&Target::of_web(target)))
-                .count(),
-            tcp: tcp
-                .filter(|target| leads_there(&Target::of_tcp(target)))
-                .count(),
+            web: web.filter(|target| leads_there(&Target::of_web(target))).count(),
+            tcp: tcp.filter(|target| leads_there(&Target::of_tcp(target))).count(),
         }
     }
 }
@@ -264,10 +255,7 @@ impl ServeConfig {
         }
         for (host_port, on) in entries(wire.allow_funnel) {
             if on {
-                self.funnel.push(FunnelHost {
-                    host_port,
-                    origin: origin.clone(),
-                });
+                self.funnel.push(FunnelHost { host_port, origin: origin.clone() });
             }
         }
         for (name, inner) in entries(wire.services) {
@@ -299,9 +287,7 @@ impl ServeConfig {
 }
 
 fn entries<T>(map: Map<Option<T>>) -> impl Iterator<Item = (String, T)> {
-    map.into_iter()
-        .flatten()
-        .filter_map(|(key, value)| Some((key, value?)))
+    map.into_iter().flatten().filter_map(|(key, value)| Some((key, value?)))
 }
 
 fn filled(text: Option<String>) -> Option<String> {

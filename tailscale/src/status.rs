@@ -155,9 +155,7 @@ impl BackendState {
             | Self::InUseOtherUser
             | Self::NeedsMachineAuth
             | Self::Starting
-            | Self::Other(_) => Some(Error::NotReady {
-                state: self.clone(),
-            }),
+            | Self::Other(_) => Some(Error::NotReady { state: self.clone() }),
         }
     }
 }
@@ -275,8 +273,7 @@ fn self_node(wire: WireSelf) -> Result<SelfNode, Error> {
     let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
     let id = filled(wire.id).map(|id| id.parse()).transpose();
     let dns_name = filled(wire.dns_name).map(|name| name.parse()).transpose();
-    let mut capabilities: BTreeSet<String> =
-        wire.capabilities.unwrap_or_default().into_iter().collect();
+    let mut capabilities: BTreeSet<String> = wire.capabilities.unwrap_or_default().into_iter().collect();
     capabilities.extend(wire.cap_map.unwrap_or_default().into_keys());
     Ok(SelfNode {
         id: id.map_err(|error| wrong("Self.ID", error))?,
@@ -302,9 +299,7 @@ fn users(wire: BTreeMap<String, Option<WireUser>>) -> BTreeMap<i64, UserProfile>
     let profile = |(key, user): (String, Option<WireUser>)| {
         let (id, user) = (key.parse::<i64>().ok()?, user?);
         let login: Login = user.login_name.as_deref()?.parse().ok()?;
-        user.id
-            .is_none_or(|own| own == id)
-            .then(|| (id, user.into_profile(id, login)))
+        user.id.is_none_or(|own| own == id).then(|| (id, user.into_profile(id, login)))
     };
     wire.into_iter().filter_map(profile).collect()
 }

@@ -15,10 +15,7 @@ pub(crate) fn recordings() -> PathBuf {
 
 /// What the first `command` line of a transcript printed on standard output.
 pub(crate) fn json_after(transcript: &str, command: &str) -> String {
-    outputs_of(transcript, command)
-        .into_iter()
-        .next()
-        .expect("the command is in the transcript")
+    outputs_of(transcript, command).into_iter().next().expect("the command is in the transcript")
 }
 
 /// What each run of `command` in a transcript printed on standard output.
@@ -53,9 +50,5 @@ fn prefixed(transcript: &str, command: &str, prefix: &str) -> Vec<String> {
 /// Runs a future to its end, on a runtime of its own.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
-    runtime
-        .enable_all()
-        .build()
-        .expect("a runtime starts")
-        .block_on(future)
+    runtime.enable_all().build().expect("a runtime starts").block_on(future)
 }

@@ -35,10 +35,7 @@ mod tests {
 
     #[test]
     fn control_characters_and_direction_marks_are_escaped() {
-        assert_eq!(
-            printable("a\u{1b}[31mb\nc\u{202e}d\n".as_bytes(), 400),
-            "a\\u{1b}[31mb\\nc\\u{202e}d"
-        );
+        assert_eq!(printable("a\u{1b}[31mb\nc\u{202e}d\n".as_bytes(), 400), "a\\u{1b}[31mb\\nc\\u{202e}d");
     }
 
     #[test]

@@ -61,12 +61,7 @@ impl FromStr for Version {
         if parts.next().is_some() {
             return Err(VersionError);
         }
-        Ok(Self {
-            major,
-            minor,
-            patch,
-            text: text.to_owned(),
-        })
+        Ok(Self { major, minor, patch, text: text.to_owned() })
     }
 }
 
@@ -138,9 +133,8 @@ pub fn parse_version(bytes: &[u8]) -> Result<VersionInfo, Error> {
         (None, Some(text)) => ("majorMinorPatch", text),
         (None, None) => return Err(Error::wrong_shape(COMMAND, "short", "it is missing")),
     };
-    let short = text
-        .parse()
-        .map_err(|error: VersionError| Error::wrong_shape(COMMAND, field, error.to_string()))?;
+    let short =
+        text.parse().map_err(|error: VersionError| Error::wrong_shape(COMMAND, field, error.to_string()))?;
     Ok(VersionInfo {
         short,
         long: wire.long.unwrap_or_default(),
@@ -156,17 +150,7 @@ mod tests {
 
     #[test]
     fn what_is_no_version_is_refused() {
-        for bad in [
-            "",
-            "1",
-            "1.",
-            "x.1",
-            "1.2.3.4",
-            "1.+2.3",
-            "-1.2",
-            "1.2.99999999999",
-            "1.2 ",
-        ] {
+        for bad in ["", "1", "1.", "x.1", "1.2.3.4", "1.+2.3", "-1.2", "1.2.99999999999", "1.2 "] {
             assert!(bad.parse::<Version>().is_err(), "{bad:?}");
         }
     }
@@ -195,9 +179,6 @@ mod tests {
     #[test]
     fn an_answer_without_version_names_the_field() {
         let error = parse_version(b"{}").unwrap_err();
-        assert!(
-            matches!(&error, Error::WrongShape { field, .. } if field == "short"),
-            "{error}"
-        );
+        assert!(matches!(&error, Error::WrongShape { field, .. } if field == "short"), "{error}");
     }
 }

@@ -76,18 +76,14 @@ impl Node {
     /// addresses exceed its own (subnet router or exit node).
     #[must_use]
     pub fn is_router(&self) -> bool {
-        self.allowed_ips
-            .iter()
-            .any(|network| !self.addresses.contains(network))
+        self.allowed_ips.iter().any(|network| !self.addresses.contains(network))
     }
 
     /// Whether `ip` is one of its own addresses.
     #[must_use]
     pub fn owns(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
-        self.addresses
-            .iter()
-            .any(|network| network.ip().to_canonical() == ip)
+        self.addresses.iter().any(|network| network.ip().to_canonical() == ip)
     }
 }
 
@@ -184,19 +180,10 @@ const COMMAND: &str = "whois";
 pub fn parse_whois(bytes: &[u8]) -> Result<Whois, Error> {
     let wire: WireWhois = json::decode(COMMAND, bytes)?;
     let node = node(wire.node.ok_or_else(|| missing("Node"))?)?;
-    let user = user(
-        wire.user_profile.ok_or_else(|| missing("UserProfile"))?,
-        &node,
-    )?;
+    let user = user(wire.user_profile.ok_or_else(|| missing("UserProfile"))?, &node)?;
     let cap_map = wire.cap_map.unwrap_or_default();
-    let cap_map = cap_map
-        .into_iter()
-        .map(|(name, values)| (name, values.unwrap_or_default()));
-    Ok(Whois {
-        node,
-        user,
-        cap_map: cap_map.collect(),
-    })
+    let cap_map = cap_map.into_iter().map(|(name, values)| (name, values.unwrap_or_default()));
+    Ok(Whois { node, user, cap_map: cap_map.collect() })
 }
 
 fn missing(field: &str) -> Error {
@@ -215,45 +202,27 @@ fn node(wire: WireNode) -> Result<Node, Error> {
         return Err(missing("Node.Addresses"));
     }
     // A wider network among its own addresses would hide that it is a router.
-    if addresses
-        .iter()
-        .any(|network| network.prefix() != host_prefix(network))
-    {
-        return Err(wrong(
-            "Node.Addresses",
-            "one of them is a network, not an address",
-        ));
+    if addresses.iter().any(|network| network.prefix() != host_prefix(network)) {
+        return Err(wrong("Node.Addresses", "one of them is a network, not an address"));
     }
     let hostinfo = wire.hostinfo;
     Ok(Node {
         id: wire.id.ok_or_else(|| missing("Node.ID"))?,
-        stable_id: stable_id
-            .parse()
-            .map_err(|error| wrong("Node.StableID", error))?,
-        name: name
-            .map(|name| name.parse())
-            .transpose()
-            .map_err(|e| wrong("Node.Name", e))?,
+        stable_id: stable_id.parse().map_err(|error| wrong("Node.StableID", error))?,
+        name: name.map(|name| name.parse()).transpose().map_err(|e| wrong("Node.Name", e))?,
         computed_name: wire.computed_name.unwrap_or_default(),
         addresses,
         allowed_ips: wire.allowed_ips.unwrap_or_default(),
         tags: wire.tags.unwrap_or_default(),
         sharer: wire.sharer.filter(|id| *id != 0),
-        sharee_node: hostinfo
-            .as_ref()
-            .and_then(|info| info.sharee_node)
-            .unwrap_or(false),
+        sharee_node: hostinfo.as_ref().and_then(|info| info.sharee_node).unwrap_or(false),
         expired: wire.expired.unwrap_or(false),
         jailed: wire.is_jailed.unwrap_or(false),
         unsigned: wire.unsigned_peer_api_only.unwrap_or(false),
         wireguard_only: wire.is_wire_guard_only.unwrap_or(false),
         online: wire.online,
-        key_expiry: wire
-            .key_expiry
-            .filter(|time| !time.is_empty() && !is_zero_time(time)),
-        os: hostinfo
-            .and_then(|info| info.os)
-            .filter(|os| !os.is_empty()),
+        key_expiry: wire.key_expiry.filter(|time| !time.is_empty() && !is_zero_time(time)),
+        os: hostinfo.and_then(|info| info.os).filter(|os| !os.is_empty()),
     })
 }
 
@@ -277,10 +246,7 @@ fn user(wire: WireUser, node: &Node) -> Result<UserProfile, Error> {
     };
     // Seen halfway through a change of tags, or forged: either way not a person.
     if !tagged && login.is_tagged_devices() {
-        return Err(wrong(
-            LOGIN,
-            "the login of tagged devices on a node without tags",
-        ));
+        return Err(wrong(LOGIN, "the login of tagged devices on a node without tags"));
     }
     Ok(wire.into_profile(id, login))
 }

@@ -42,9 +42,7 @@ impl From<Output> for Ran {
 impl Fake {
     /// With a scenario of `fixtures/scenarios`.
     pub(crate) fn with(name: &str) -> Self {
-        let path = repo()
-            .join("fixtures/scenarios")
-            .join(format!("{name}.json5"));
+        let path = repo().join("fixtures/scenarios").join(format!("{name}.json5"));
         Self::playing(&std::fs::read_to_string(path).unwrap())
     }
 
@@ -81,10 +79,7 @@ impl Fake {
 
     pub(crate) fn try_tool(&self, what: &str, args: &[&str]) -> Ran {
         let mut command = Command::new(PROGRAM);
-        command
-            .args(["fake", what, "--dir"])
-            .arg(self.dir())
-            .args(args);
+        command.args(["fake", what, "--dir"]).arg(self.dir()).args(args);
         command.stdin(Stdio::null()).output().unwrap().into()
     }
 
@@ -94,9 +89,7 @@ impl Fake {
 
     pub(crate) fn calls(&self) -> Vec<serde_json::Value> {
         let text = std::fs::read_to_string(self.dir().join("calls.ndjson")).unwrap_or_default();
-        text.lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     /// Waits for something to come true; the state decides, not the time.
@@ -104,10 +97,7 @@ impl Fake {
     pub(crate) fn until(&self, what: &str, mut come: impl FnMut() -> bool) {
         let began = std::time::Instant::now();
         while !come() {
-            assert!(
-                began.elapsed().as_secs() < 20,
-                "waited in vain until {what}"
-            );
+            assert!(began.elapsed().as_secs() < 20, "waited in vain until {what}");
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
     }

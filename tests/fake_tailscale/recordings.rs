@@ -22,10 +22,7 @@ fn whois_json_is_the_recorded_json() {
         assert_eq!(ran.out(), recording(file), "{addr}");
         assert_eq!(ran.code, Some(0));
     }
-    assert_eq!(
-        fake.run(&["whoami", "--json"]).out(),
-        recording("whoami.json")
-    );
+    assert_eq!(fake.run(&["whoami", "--json"]).out(), recording("whoami.json"));
 }
 
 #[test]
@@ -100,13 +97,7 @@ fn status_json_in_other_states_is_the_recorded_json() {
 #[test]
 fn short_transcripts_replay() {
     let fake = Fake::with("lab");
-    for file in [
-        "whois.txt",
-        "whois-errors.txt",
-        "version.txt",
-        "ip-wait.txt",
-        "status.txt",
-    ] {
+    for file in ["whois.txt", "whois-errors.txt", "version.txt", "ip-wait.txt", "status.txt"] {
         for step in steps(file) {
             step.replay(&fake);
         }
@@ -184,20 +175,12 @@ fn the_transcripts_of_serve_and_funnel_replay() {
                 });
                 let ran = fake.run(&["serve", "status", "--json"]);
                 let json = ran.json();
-                let session = json["Foreground"]
-                    .as_object()
-                    .unwrap()
-                    .keys()
-                    .next()
-                    .unwrap();
+                let session = json["Foreground"].as_object().unwrap().keys().next().unwrap();
                 assert_eq!(session.len(), 16);
                 let recorded = recording("serve.txt");
                 let shown = ran.out().replace(session, "217445f34d8771a8");
                 let marked: String = shown.lines().map(|l| format!("out| {l}\n")).collect();
-                assert!(
-                    recorded.contains(&marked),
-                    "foreground status differs:\n{shown}"
-                );
+                assert!(recorded.contains(&marked), "foreground status differs:\n{shown}");
                 continue;
             }
             Some("after its SIGINT") => {
@@ -222,15 +205,8 @@ fn the_transcripts_of_serve_and_funnel_replay() {
 #[test]
 fn a_foreground_command_ends_with_its_exit_line() {
     let fake = Fake::with("lab");
-    let child = fake
-        .command(&["serve", "--https=9443", "9000"])
-        .spawn()
-        .unwrap();
-    fake.until("it serves", || {
-        fake.run(&["serve", "status", "--json"])
-            .out()
-            .contains("\"Foreground\"")
-    });
+    let child = fake.command(&["serve", "--https=9443", "9000"]).spawn().unwrap();
+    fake.until("it serves", || fake.run(&["serve", "status", "--json"]).out().contains("\"Foreground\""));
     // A reset by somebody else ends it as well.
     assert_eq!(fake.run(&["serve", "reset"]).code, Some(0));
     let output = child.wait_with_output().unwrap();
@@ -244,15 +220,8 @@ fn a_foreground_command_ends_with_its_exit_line() {
 #[test]
 fn a_killed_foreground_command_leaves_nothing() {
     let fake = Fake::with("lab");
-    let mut child = fake
-        .command(&["serve", "--https=9443", "9000"])
-        .spawn()
-        .unwrap();
-    fake.until("it serves", || {
-        fake.run(&["serve", "status", "--json"])
-            .out()
-            .contains("\"Foreground\"")
-    });
+    let mut child = fake.command(&["serve", "--https=9443", "9000"]).spawn().unwrap();
+    fake.until("it serves", || fake.run(&["serve", "status", "--json"]).out().contains("\"Foreground\""));
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(fake.run(&["serve", "status", "--json"]).out(), "{}\n");

@@ -19,11 +19,7 @@ pub(crate) fn steps(file: &str) -> Vec<Step> {
         if let Some(text) = line.strip_prefix("## ") {
             heading = Some(text.to_owned());
         } else if let Some(command) = line.strip_prefix("$ tailscale") {
-            steps.push(Step {
-                heading: heading.take(),
-                args: words(command),
-                ..Step::default()
-            });
+            steps.push(Step { heading: heading.take(), args: words(command), ..Step::default() });
         } else if let Some(step) = steps.last_mut() {
             if let Some(rest) = line.strip_prefix("[exit ") {
                 step.exit = rest.split(',').next().unwrap().parse().unwrap();
@@ -41,13 +37,7 @@ pub(crate) fn steps(file: &str) -> Vec<Step> {
 // As the shell that recorded them read the words: only `''` and `\` occur.
 fn words(line: &str) -> Vec<String> {
     line.split_whitespace()
-        .map(|word| {
-            if word == "''" {
-                String::new()
-            } else {
-                word.replace('\\', "")
-            }
-        })
+        .map(|word| if word == "''" { String::new() } else { word.replace('\\', "") })
         .collect()
 }
 
@@ -74,9 +64,5 @@ impl Step {
 #[track_caller]
 pub(crate) fn similar(ours: &str, real: &str, what: &str) {
     // The recorder ended the last line of each stream.
-    assert_eq!(
-        ours.trim_end_matches('\n'),
-        real.trim_end_matches('\n'),
-        "{what}"
-    );
+    assert_eq!(ours.trim_end_matches('\n'), real.trim_end_matches('\n'), "{what}");
 }

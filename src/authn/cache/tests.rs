@@ -136,7 +136,10 @@ async fn threat_009_a_look_up_that_failed_is_unavailable_never_nobody() {
     source.fails.store(true, Ordering::SeqCst);
     let (cache, _) = cache(&source);
     assert_eq!(cache.identify(ip(2)).await.verdict.unwrap_err(), Reason::WhoisUnavailable);
-    assert_eq!(cache.identify_socket("127.0.0.1:9".parse().unwrap()).await.unwrap_err(), Reason::WhoisUnavailable);
+    assert_eq!(
+        cache.identify_socket("127.0.0.1:9".parse().unwrap()).await.unwrap_err(),
+        Reason::WhoisUnavailable
+    );
 }
 
 #[tokio::test]

@@ -70,12 +70,31 @@ fn post(headers: &[(&'static str, &'static str)]) -> Result<(), Reason> {
 #[test]
 fn threat_032_foreign_hosts_are_misdirected() {
     for host in [
-        "evil.example", "127.0.0.1", "100.64.0.1.nip.io", "gw.tailnet-example.ts.net.evil.com", "localhost", "100.64.0.9",
-        "0.0.0.0", "", ":80", "[", "gw.other.ts.net", "127.evil.com", "2130706433",
+        "evil.example",
+        "127.0.0.1",
+        "100.64.0.1.nip.io",
+        "gw.tailnet-example.ts.net.evil.com",
+        "localhost",
+        "100.64.0.9",
+        "0.0.0.0",
+        "",
+        ":80",
+        "[",
+        "gw.other.ts.net",
+        "127.evil.com",
+        "2130706433",
     ] {
         assert_eq!(Ask { host, ..Ask::default() }.check(), Err(Reason::HostNotAllowed), "{host:?}");
     }
-    for host in [NAME, "gw", "100.64.0.1", "100.64.0.1:18789", "[fd7a:115c:a1e0::1]:18789", "chat.example.com", "gw:80"] {
+    for host in [
+        NAME,
+        "gw",
+        "100.64.0.1",
+        "100.64.0.1:18789",
+        "[fd7a:115c:a1e0::1]:18789",
+        "chat.example.com",
+        "gw:80",
+    ] {
         assert_eq!(Ask { host, ..Ask::default() }.check(), Ok(()), "{host:?}");
     }
 }
@@ -95,9 +114,17 @@ fn threat_029_a_foreign_page_opens_no_websocket() {
 #[test]
 fn threat_030_origins_must_be_ours_to_the_letter() {
     for origin in [
-        "null", "", "https://gw.tailnet-example.ts.net.evil.com", "https://gw.tailnet-example.ts.net:8443",
-        "https://gw.tailnet-example.ts.net:443", "https://user@gw.tailnet-example.ts.net", "https://GW.tailnet-example.ts.net",
-        "http://gw.tailnet-example.ts.net", "https://gw.tailnet-example.ts.net/", "https://gw", "wss://gw.tailnet-example.ts.net",
+        "null",
+        "",
+        "https://gw.tailnet-example.ts.net.evil.com",
+        "https://gw.tailnet-example.ts.net:8443",
+        "https://gw.tailnet-example.ts.net:443",
+        "https://user@gw.tailnet-example.ts.net",
+        "https://GW.tailnet-example.ts.net",
+        "http://gw.tailnet-example.ts.net",
+        "https://gw.tailnet-example.ts.net/",
+        "https://gw",
+        "wss://gw.tailnet-example.ts.net",
         "https://xn--gw-.ts.net",
     ] {
         assert_eq!(ws(&[("origin", origin)]), Err(Reason::OriginNotAllowed), "{origin:?}");
@@ -114,7 +141,10 @@ fn threat_030_a_program_without_origin_upgrades_only_where_the_route_says_so() {
     let options = GuardOptions { non_browser_upgrade: true };
     assert_eq!(Ask { upgrade: true, options, ..Ask::default() }.check(), Ok(()));
     let headers = vec![("sec-fetch-mode", "websocket")];
-    assert_eq!(Ask { upgrade: true, options, headers, ..Ask::default() }.check(), Err(Reason::OriginNotAllowed));
+    assert_eq!(
+        Ask { upgrade: true, options, headers, ..Ask::default() }.check(),
+        Err(Reason::OriginNotAllowed)
+    );
     let principal = Principal::SecretHolder { kind: SecretKind::Token, public: false };
     assert_eq!(Ask { upgrade: true, principal, ..Ask::default() }.check(), Ok(()));
 }

@@ -130,14 +130,17 @@ fn threat_004_identity_headers_mean_nothing_while_no_route_of_ours_exists() {
         web_to_port: 0,
         ..ServeFacts::clone(state.serve_facts().unwrap())
     }));
-    let found = Ask { headers: alice_headers(), socket_uid: Some(DAEMON), state, ..Ask::default() }.classify().unwrap();
+    let found = Ask { headers: alice_headers(), socket_uid: Some(DAEMON), state, ..Ask::default() }
+        .classify()
+        .unwrap();
     assert_eq!(found.facts.evidence, unattested());
     assert_eq!(found.unattested, Some(Condition::NotOneWebHandler));
 }
 
 #[test]
 fn an_attested_loopback_connection_names_its_source() {
-    let found = Ask { headers: alice_headers(), socket_uid: Some(DAEMON), ..Ask::default() }.classify().unwrap();
+    let found =
+        Ask { headers: alice_headers(), socket_uid: Some(DAEMON), ..Ask::default() }.classify().unwrap();
     assert_eq!(found.facts.via, Via::Serve);
     assert!(found.facts.https);
     assert_eq!(found.facts.client.unwrap().to_string(), "100.64.0.2");
@@ -148,7 +151,9 @@ fn an_attested_loopback_connection_names_its_source() {
 #[test]
 fn threat_005_a_direct_peer_is_whoever_the_socket_says() {
     let headers = vec![("tailscale-user-login", "alice@example.com")];
-    let found = Ask { peer: "100.64.0.3:9", local: "100.64.0.1:18789", headers, ..Ask::default() }.classify().unwrap();
+    let found = Ask { peer: "100.64.0.3:9", local: "100.64.0.1:18789", headers, ..Ask::default() }
+        .classify()
+        .unwrap();
     assert_eq!(found.facts.via, Via::Tailnet);
     let claimed = Some(b"alice@example.com".to_vec());
     assert_eq!(found.facts.evidence, Evidence::Direct { peer: "100.64.0.3".parse().unwrap(), claimed });
@@ -212,7 +217,9 @@ fn threat_013_a_forwarding_tailnet_peer_is_a_proxy_and_nobody() {
 #[test]
 fn threat_104_a_cgnat_address_elsewhere_is_not_a_tailnet_peer() {
     let headers = alice_headers();
-    let found = Ask { peer: "100.64.0.2:9", local: "192.168.1.5:18789", headers, ..Ask::default() }.classify().unwrap();
+    let found = Ask { peer: "100.64.0.2:9", local: "192.168.1.5:18789", headers, ..Ask::default() }
+        .classify()
+        .unwrap();
     assert_eq!(found.facts.via, Via::Lan);
     assert_eq!(found.facts.evidence, unattested());
 }
@@ -239,7 +246,8 @@ fn threat_062_while_tailscale_is_down_the_tailnet_is_unavailable_not_unauthorize
     ];
     for (phase, reason) in cases {
         let state = TailnetState { phase, ..serving() };
-        let ask = Ask { peer: "100.64.0.2:9", local: "100.64.0.1:18789", state: state.clone(), ..Ask::default() };
+        let ask =
+            Ask { peer: "100.64.0.2:9", local: "100.64.0.1:18789", state: state.clone(), ..Ask::default() };
         assert_eq!(ask.evidence(), Evidence::Unavailable(reason));
         let ask = Ask { headers: alice_headers(), socket_uid: Some(DAEMON), state, ..Ask::default() };
         assert_eq!(ask.evidence(), Evidence::Unavailable(reason));
@@ -266,7 +274,8 @@ fn threat_003_the_unix_ingress_is_believed_while_its_conditions_hold() {
 
 #[test]
 fn userspace_networking_makes_loopback_a_way_in() {
-    let ask = |socket_uid| Ask { headers: alice_headers(), socket_uid, state: without_tun(), ..Ask::default() };
+    let ask =
+        |socket_uid| Ask { headers: alice_headers(), socket_uid, state: without_tun(), ..Ask::default() };
     let found = ask(Some(DAEMON)).classify().unwrap();
     assert_eq!(found.facts.via, Via::Userspace);
     assert_eq!(found.facts.evidence, Evidence::Userspace { socket: "127.0.0.1:5000".parse().unwrap() });
@@ -298,7 +307,10 @@ fn threat_017_a_loopback_proxy_is_never_tailscaled() {
     };
     assert_eq!(ask(Some(33), serving()).evidence(), Evidence::Unavailable(Reason::TrustedProxyUnsafe));
     assert_eq!(ask(Some(33), without_tun()).evidence(), Evidence::Unavailable(Reason::TrustedProxyUnsafe));
-    assert_eq!(ask(Some(DAEMON), quiet()).evidence(), Evidence::Unavailable(Reason::TrustedProxyIsTailscaled));
+    assert_eq!(
+        ask(Some(DAEMON), quiet()).evidence(),
+        Evidence::Unavailable(Reason::TrustedProxyIsTailscaled)
+    );
     let found = ask(Some(33), quiet()).classify().unwrap();
     assert_eq!(found.facts.evidence, Evidence::Proxy);
     assert_eq!(found.facts.client.unwrap().to_string(), "192.0.2.7");
@@ -306,7 +318,12 @@ fn threat_017_a_loopback_proxy_is_never_tailscaled() {
 
 #[test]
 fn threat_109_a_second_proxy_beside_serve_inherits_no_identity() {
-    let ask = |socket_uid| Ask { headers: alice_headers(), socket_uid, trusted: vec!["10.0.0.0/8"], ..Ask::default() };
+    let ask = |socket_uid| Ask {
+        headers: alice_headers(),
+        socket_uid,
+        trusted: vec!["10.0.0.0/8"],
+        ..Ask::default()
+    };
     assert_eq!(ask(Some(33)).evidence(), unattested());
     assert!(matches!(ask(Some(DAEMON)).evidence(), Evidence::Serve { .. }));
 }

@@ -18,12 +18,12 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::authz::Permit;
 use crate::body::Body;
+use crate::domain::identity::IdentityHeaders;
 use crate::domain::{
     ClientAddr, HostMode, Principal, Public, Role, Route, RoutePrefix, TailnetUser, Upstream, UpstreamAddr,
     UpstreamKind,
 };
 use crate::ingress::{IngressFacts, Via};
-use crate::domain::identity::IdentityHeaders;
 use crate::proxy::{self, Closer, Credentials, Forward, UpstreamPools};
 
 pub(crate) fn alice() -> Principal {

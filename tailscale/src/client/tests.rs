@@ -27,15 +27,9 @@ impl Fake {
         std::fs::write(dir.path().join("err"), err).unwrap();
         std::fs::write(&path, script).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let limits = Limits {
-            timeout: Duration::from_secs(60),
-            ..Limits::default()
-        };
+        let limits = Limits { timeout: Duration::from_secs(60), ..Limits::default() };
         let socket = Some(PathBuf::from("/run/x/s.sock"));
-        Self {
-            dir,
-            tailscale: Tailscale::new(path, socket, limits),
-        }
+        Self { dir, tailscale: Tailscale::new(path, socket, limits) }
     }
 
     fn args(&self) -> String {
@@ -52,10 +46,7 @@ fn ip(text: &str) -> IpAddr {
 fn an_answer_about_another_node_is_refused() {
     let fake = Fake::new(&recording("whois-user.json"), "", 0);
     let error = block_on(fake.tailscale.whois(ip("100.64.0.9"))).unwrap_err();
-    assert!(
-        matches!(&error, Error::WrongShape { field, .. } if field == "Node.Addresses"),
-        "{error}"
-    );
+    assert!(matches!(&error, Error::WrongShape { field, .. } if field == "Node.Addresses"), "{error}");
 }
 
 #[test]
@@ -76,20 +67,13 @@ fn addresses_without_meaning_are_not_asked_about() {
 fn an_answer_with_a_failing_exit_code_is_a_failure() {
     let fake = Fake::new(&recording("whois-user.json"), "boom", 1);
     let error = block_on(fake.tailscale.whois(ip("100.64.0.2"))).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "`tailscale whois` failed with exit code 1: boom"
-    );
+    assert_eq!(error.to_string(), "`tailscale whois` failed with exit code 1: boom");
 }
 
 #[test]
 fn a_peer_that_is_not_known_is_not_found() {
     let fake = Fake::new("", "peer not found\n", 1);
-    assert!(
-        block_on(fake.tailscale.whois(ip("100.64.0.99")))
-            .unwrap_err()
-            .is_not_found()
-    );
+    assert!(block_on(fake.tailscale.whois(ip("100.64.0.99"))).unwrap_err().is_not_found());
 }
 
 #[test]
@@ -106,52 +90,31 @@ fn a_peer_is_asked_about_through_the_trait() {
     let source: Arc<dyn WhoisSource> = Arc::new(fake.tailscale.clone());
     let whois = block_on(source.whois(ip("::ffff:100.64.0.2"))).unwrap();
     assert_eq!(whois.owner().unwrap().login.as_str(), "alice@example.com");
-    assert_eq!(
-        fake.args(),
-        "--socket=/run/x/s.sock whois --json 100.64.0.2"
-    );
+    assert_eq!(fake.args(), "--socket=/run/x/s.sock whois --json 100.64.0.2");
     block_on(source.whois_tcp("127.0.0.1:4000".parse().unwrap())).unwrap();
-    assert_eq!(
-        fake.args(),
-        "--socket=/run/x/s.sock whois --json --proto tcp 127.0.0.1:4000"
-    );
+    assert_eq!(fake.args(), "--socket=/run/x/s.sock whois --json --proto tcp 127.0.0.1:4000");
 }
 
 #[test]
 fn every_other_call_reads_its_answer() {
     let fake = Fake::new(&recording("status-running.json"), "", 0);
     assert!(block_on(fake.tailscale.status()).unwrap().is_running());
-    assert_eq!(
-        fake.args(),
-        "--socket=/run/x/s.sock status --json --peers=false"
-    );
+    assert_eq!(fake.args(), "--socket=/run/x/s.sock status --json --peers=false");
 
-    let fake = Fake::new(
-        &outputs_of(&recording("ip-wait.txt"), "$ tailscale ip")[0],
-        "",
-        0,
-    );
+    let fake = Fake::new(&outputs_of(&recording("ip-wait.txt"), "$ tailscale ip")[0], "", 0);
     let expected = [ip("100.64.0.1"), ip("fd7a:115c:a1e0::1")];
     assert_eq!(block_on(fake.tailscale.ip()).unwrap(), expected);
 
     let version = &outputs_of(&recording("version.txt"), "$ tailscale version --json")[0];
     let fake = Fake::new(version, "", 0);
-    assert!(
-        block_on(fake.tailscale.version())
-            .unwrap()
-            .short
-            .at_least(1, 102, 3)
-    );
+    assert!(block_on(fake.tailscale.version()).unwrap().short.at_least(1, 102, 3));
 
     let fake = Fake::new("null\n", "", 0);
     assert!(block_on(fake.tailscale.serve_status()).unwrap().is_empty());
     assert_eq!(fake.args(), "--socket=/run/x/s.sock serve status --json");
 
     let fake = Fake::new(r#"{"RunSSH": false}"#, "", 0);
-    assert_eq!(
-        block_on(fake.tailscale.prefs()).unwrap().run_ssh,
-        Some(false)
-    );
+    assert_eq!(block_on(fake.tailscale.prefs()).unwrap().run_ssh, Some(false));
 }
 
 #[test]
@@ -160,11 +123,7 @@ fn the_socket_is_the_configured_one_or_the_default() {
     assert_eq!(fake.tailscale.socket_path(), Path::new("/run/x/s.sock"));
     let plain = Tailscale::new("/usr/bin/tailscale".into(), None, Limits::default());
     assert!(plain.socket_path().is_absolute());
-    let gone = Tailscale::new(
-        "/x".into(),
-        Some(fake.dir.path().join("none")),
-        Limits::default(),
-    );
+    let gone = Tailscale::new("/x".into(), Some(fake.dir.path().join("none")), Limits::default());
     let error = block_on(gone.daemon_process()).unwrap_err();
     assert_eq!(error.code(), "tailscale_daemon_down");
 }

@@ -33,16 +33,7 @@ fn what_is_no_object_is_refused_by_all() {
     for text in ["[]", "[{}]", "true", "5", "\"{}\"", "[ {} , {} ]"] {
         all_say(text.as_bytes(), "tailscale_output_wrong_shape");
     }
-    for text in [
-        "",
-        " \n",
-        "{",
-        "}",
-        "}{",
-        "{\"a\": ",
-        "garbage",
-        "The Tailscale GUI failed to start: x",
-    ] {
+    for text in ["", " \n", "{", "}", "}{", "{\"a\": ", "garbage", "The Tailscale GUI failed to start: x"] {
         all_say(text.as_bytes(), "tailscale_output_not_json");
     }
 }
@@ -50,57 +41,28 @@ fn what_is_no_object_is_refused_by_all() {
 #[test]
 fn null_is_only_an_empty_serve_configuration() {
     for (parser, said) in verdicts(b" null\n") {
-        let expected = if parser == "serve" {
-            "ok"
-        } else {
-            "tailscale_output_wrong_shape"
-        };
+        let expected = if parser == "serve" { "ok" } else { "tailscale_output_wrong_shape" };
         assert_eq!(said, expected, "{parser}");
     }
 }
 
 #[test]
 fn bytes_that_are_no_text_are_refused_by_all() {
-    for bytes in [
-        &b"{\"a\": \"\xff\"}"[..],
-        b"\xff",
-        b"{}\0",
-        b"\0{}",
-        b"{\"a\"\0: 1}",
-        b"\xfe\xff{}",
-    ] {
+    for bytes in [&b"{\"a\": \"\xff\"}"[..], b"\xff", b"{}\0", b"\0{}", b"{\"a\"\0: 1}", b"\xfe\xff{}"] {
         all_say(bytes, "tailscale_output_garbage");
     }
 }
 
 #[test]
 fn two_objects_or_a_part_of_something_are_refused_by_all() {
-    for text in [
-        "{}{}",
-        "{}\n{}",
-        "x {} y {}",
-        "{} }",
-        "} {}",
-        "[{}",
-        "[1, {}",
-        "{}, 2]",
-        "{}]",
-        "{} {",
-    ] {
+    for text in ["{}{}", "{}\n{}", "x {} y {}", "{} }", "} {}", "[{}", "[1, {}", "{}, 2]", "{}]", "{} {"] {
         all_say(text.as_bytes(), "tailscale_output_not_json");
     }
 }
 
 #[test]
 fn an_object_of_another_syntax_is_refused_by_all() {
-    for text in [
-        "{a: 1}",
-        "{'a': 1}",
-        "{\"a\": 1,}",
-        "{\"a\": NaN}",
-        "{\"a\": 01}",
-        "{// x\n}",
-    ] {
+    for text in ["{a: 1}", "{'a': 1}", "{\"a\": 1,}", "{\"a\": NaN}", "{\"a\": 01}", "{// x\n}"] {
         all_say(text.as_bytes(), "tailscale_output_not_json");
     }
 }
@@ -108,18 +70,10 @@ fn an_object_of_another_syntax_is_refused_by_all() {
 #[test]
 fn deep_nesting_is_refused_by_all_without_overflow() {
     for depth in [200, 100_000] {
-        let text = format!(
-            "{{\"CapMap\": {{\"x\": {}1{}}}}}",
-            "[".repeat(depth),
-            "]".repeat(depth)
-        );
+        let text = format!("{{\"CapMap\": {{\"x\": {}1{}}}}}", "[".repeat(depth), "]".repeat(depth));
         // Parsers that ignore the field have nothing to build and may skip it.
         assert!(parse_whois(text.as_bytes()).is_err());
-        let text = format!(
-            "{}1{}",
-            "{\"Foreground\":{\"x\":".repeat(depth),
-            "}}".repeat(depth)
-        );
+        let text = format!("{}1{}", "{\"Foreground\":{\"x\":".repeat(depth), "}}".repeat(depth));
         assert!(parse_serve_config(text.as_bytes()).is_err());
         let _ = verdicts("{".repeat(depth).as_bytes());
         let _ = verdicts("[".repeat(depth).as_bytes());
@@ -163,10 +117,7 @@ fn no_beginning_of_an_answer_is_an_answer() {
         for (end, _) in text.char_indices() {
             let (start, _) = text.split_at(end);
             assert!(parse_whois(start.as_bytes()).is_err(), "{file} up to {end}");
-            assert!(
-                parse_status(start.as_bytes()).is_err(),
-                "{file} up to {end}"
-            );
+            assert!(parse_status(start.as_bytes()).is_err(), "{file} up to {end}");
         }
     }
 }

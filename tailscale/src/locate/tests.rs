@@ -25,24 +25,16 @@ fn open_to_all(file_mode: u32) -> (TempDir, PathBuf) {
 }
 
 fn bin(path: impl Into<PathBuf>) -> LocateOptions {
-    LocateOptions {
-        bin: Some(path.into()),
-        ..LocateOptions::default()
-    }
+    LocateOptions { bin: Some(path.into()), ..LocateOptions::default() }
 }
 
 fn search(path: impl Into<OsString>) -> LocateOptions {
-    LocateOptions {
-        search_path: Some(path.into()),
-        ..LocateOptions::default()
-    }
+    LocateOptions { search_path: Some(path.into()), ..LocateOptions::default() }
 }
 
 #[track_caller]
 fn refused(options: LocateOptions, euid: u32) -> LocateError {
-    locate_as(options, &[], euid)
-        .map(|located| located.warnings)
-        .unwrap_err()
+    locate_as(options, &[], euid).map(|located| located.warnings).unwrap_err()
 }
 
 #[test]
@@ -58,11 +50,7 @@ fn root_never_runs_what_others_can_replace() {
 fn another_users_file_is_doubted_and_ones_own_is_not() {
     let (_dir, path) = open_to_all(0o755);
     let stranger = format!("{} belongs to another user", path.display());
-    let doubted = |euid| {
-        doubts(&path, euid)
-            .iter()
-            .any(|doubt| doubt.starts_with(&stranger))
-    };
+    let doubted = |euid| doubts(&path, euid).iter().any(|doubt| doubt.starts_with(&stranger));
     assert!(!doubted(me()));
     // What belongs to root is nobody's to replace.
     assert_eq!(doubted(me() + 1), me() != 0);
@@ -82,27 +70,14 @@ fn a_link_into_an_open_directory_is_doubted() {
     let link = links.path().join(NAME);
     std::os::unix::fs::symlink(&path, &link).unwrap();
     let open = format!("{} can be written", path.parent().unwrap().display());
-    assert!(
-        doubts(&link, me())
-            .iter()
-            .any(|doubt| doubt.starts_with(&open))
-    );
+    assert!(doubts(&link, me()).iter().any(|doubt| doubt.starts_with(&open)));
 }
 
 #[test]
 fn relative_paths_mean_nothing() {
-    assert_eq!(
-        refused(bin("tailscale"), 1).code(),
-        "tailscale_path_relative"
-    );
-    assert_eq!(
-        refused(bin("./tailscale"), 1).code(),
-        "tailscale_path_relative"
-    );
-    let socket = LocateOptions {
-        socket: Some("s.sock".into()),
-        ..bin(TRUSTED)
-    };
+    assert_eq!(refused(bin("tailscale"), 1).code(), "tailscale_path_relative");
+    assert_eq!(refused(bin("./tailscale"), 1).code(), "tailscale_path_relative");
+    let socket = LocateOptions { socket: Some("s.sock".into()), ..bin(TRUSTED) };
     assert_eq!(refused(socket, 1).code(), "tailscale_path_relative");
     for path in ["", ":", ".", "bin:./bin::", "../bin"] {
         assert_eq!(refused(search(path), 1), LocateError::NotFound, "{path:?}");
@@ -113,14 +88,8 @@ fn relative_paths_mean_nothing() {
 fn what_cannot_be_run_is_told() {
     let (dir, path) = open_to_all(0o644);
     assert_eq!(refused(bin(&path), 1).code(), "tailscale_not_executable");
-    assert_eq!(
-        refused(bin(dir.path()), 1).code(),
-        "tailscale_not_executable"
-    );
-    assert_eq!(
-        refused(bin(dir.path().join("none")), 1).code(),
-        "tailscale_not_installed"
-    );
+    assert_eq!(refused(bin(dir.path()), 1).code(), "tailscale_not_executable");
+    assert_eq!(refused(bin(dir.path().join("none")), 1).code(), "tailscale_not_installed");
     assert_eq!(refused(search(dir.path()), 1), LocateError::NotFound);
 }
 
@@ -147,10 +116,7 @@ fn a_trusted_place_is_preferred_to_an_earlier_one() {
 
 #[test]
 fn a_configured_path_is_taken_as_it_is() {
-    let options = LocateOptions {
-        socket: Some("/run/x/s.sock".into()),
-        ..bin(TRUSTED)
-    };
+    let options = LocateOptions { socket: Some("/run/x/s.sock".into()), ..bin(TRUSTED) };
     let located = locate_as(options, &[], 0).unwrap();
     assert_eq!(located.tailscale.path(), Path::new(TRUSTED));
     assert_eq!(located.tailscale.socket_path(), Path::new("/run/x/s.sock"));

@@ -11,22 +11,13 @@ use crate::test_support::block_on;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn patient() -> Limits {
-    Limits {
-        timeout: PATIENCE,
-        ..Limits::default()
-    }
+    Limits { timeout: PATIENCE, ..Limits::default() }
 }
 
 /// Runs a shell script; `$1` is `file`.
 async fn sh(script: &str, file: &Path, limits: Limits) -> Result<Vec<u8>, Error> {
     let args = ["-c".into(), script.into(), "sh".into(), file.into()];
-    run(Call {
-        name: "test",
-        program: Path::new("/bin/sh"),
-        args: &args,
-        limits: &limits,
-    })
-    .await
+    run(Call { name: "test", program: Path::new("/bin/sh"), args: &args, limits: &limits }).await
 }
 
 fn shell(script: &str, limits: Limits) -> Result<Vec<u8>, Error> {
@@ -34,12 +25,7 @@ fn shell(script: &str, limits: Limits) -> Result<Vec<u8>, Error> {
 }
 
 fn start(program: &Path) -> Result<Vec<u8>, Error> {
-    block_on(run(Call {
-        name: "test",
-        program,
-        args: &[],
-        limits: &patient(),
-    }))
+    block_on(run(Call { name: "test", program, args: &[], limits: &patient() }))
 }
 
 /// The pids that a script wrote, one a line, once there are `count` whole lines.
@@ -56,10 +42,7 @@ fn runs(pid: i32) -> bool {
         let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
             return false;
         };
-        let state = stat
-            .rsplit(')')
-            .next()
-            .and_then(|rest| rest.trim().chars().next());
+        let state = stat.rsplit(')').next().and_then(|rest| rest.trim().chars().next());
         !matches!(state, Some('Z' | 'X'))
     } else {
         rustix::process::test_kill_process(Pid::from_raw(pid).unwrap()).is_ok()
@@ -92,15 +75,7 @@ fn a_call_that_takes_too_long_is_killed_with_its_children() {
     for attempt in 0..7 {
         let file = dir.path().join(attempt.to_string());
         let timeout = Duration::from_millis(250 << attempt);
-        let error = block_on(sh(
-            DEAF,
-            &file,
-            Limits {
-                timeout,
-                ..patient()
-            },
-        ))
-        .unwrap_err();
+        let error = block_on(sh(DEAF, &file, Limits { timeout, ..patient() })).unwrap_err();
         assert!(matches!(error, Error::TimedOut { command: "test", after } if after == timeout));
         if let Some(pids) = pids(&file, 2) {
             until("the group is gone", || !pids.iter().any(|pid| runs(*pid)));
@@ -129,10 +104,7 @@ fn a_call_that_is_given_up_is_killed_with_its_children_and_reaped() {
         let pids = pids(&file, 2).unwrap();
         let end = Clock::now() + PATIENCE;
         while exists(pids[0]) || runs(pids[1]) {
-            assert!(
-                Clock::now() < end,
-                "never: the leader is reaped and its child gone"
-            );
+            assert!(Clock::now() < end, "never: the leader is reaped and its child gone");
             sleep(Duration::from_millis(5)).await;
         }
     });
@@ -141,20 +113,13 @@ fn a_call_that_is_given_up_is_killed_with_its_children_and_reaped() {
 #[test]
 fn the_process_is_reaped_after_every_ending() {
     let dir = tempfile::tempdir().unwrap();
-    let large = Limits {
-        stdout_bytes: 10,
-        ..patient()
-    };
+    let large = Limits { stdout_bytes: 10, ..patient() };
     for (name, script, limits) in [
         ("ok", "echo $$ > \"$1\"; echo ok", patient()),
         ("failed", "echo $$ > \"$1\"; exit 3", patient()),
         ("killed", "echo $$ > \"$1\"; kill -9 $$", patient()),
         ("too large", "echo $$ > \"$1\"; exec yes", large),
-        (
-            "held open",
-            "echo $$ > \"$1\"; sleep 1000 & exit 0",
-            patient(),
-        ),
+        ("held open", "echo $$ > \"$1\"; sleep 1000 & exit 0", patient()),
     ] {
         let file = dir.path().join(name);
         // In a runtime that is gone afterwards, so nothing is left for tokio to do.
@@ -195,10 +160,7 @@ fn a_grandchild_that_left_the_group_does_not_hold_up_the_call() {
 
 #[test]
 fn a_process_that_closes_its_output_and_stays_is_timed_out() {
-    let limits = Limits {
-        timeout: Duration::from_millis(300),
-        ..patient()
-    };
+    let limits = Limits { timeout: Duration::from_millis(300), ..patient() };
     let error = shell("exec >&- 2>&-; while :; do sleep 1; done", limits).unwrap_err();
     assert!(matches!(error, Error::TimedOut { .. }), "{error}");
 }
@@ -206,63 +168,37 @@ fn a_process_that_closes_its_output_and_stays_is_timed_out() {
 #[test]
 fn endless_standard_error_is_cut_off() {
     let error = shell("exec yes >&2", patient()).unwrap_err();
-    assert!(
-        matches!(error, Error::TooLarge { limit, .. } if limit == 64 << 10),
-        "{error}"
-    );
+    assert!(matches!(error, Error::TooLarge { limit, .. } if limit == 64 << 10), "{error}");
 }
 
 #[test]
 fn fifty_megabytes_of_output_are_cut_off() {
     let error = shell("head -c 52428800 /dev/zero", patient()).unwrap_err();
-    assert!(
-        matches!(error, Error::TooLarge { limit, .. } if limit == 4 << 20),
-        "{error}"
-    );
+    assert!(matches!(error, Error::TooLarge { limit, .. } if limit == 4 << 20), "{error}");
 }
 
 #[test]
 fn the_limit_itself_is_not_too_much() {
-    let limits = Limits {
-        stdout_bytes: 1000,
-        stderr_bytes: 1000,
-        ..patient()
-    };
+    let limits = Limits { stdout_bytes: 1000, stderr_bytes: 1000, ..patient() };
     let out = shell("head -c 1000 /dev/zero; head -c 1000 /dev/zero >&2", limits).unwrap();
     assert_eq!(out.len(), 1000);
     for script in ["head -c 1001 /dev/zero", "head -c 1001 /dev/zero >&2"] {
         let error = shell(script, limits).unwrap_err();
-        assert!(
-            matches!(error, Error::TooLarge { limit: 1000, .. }),
-            "{error}"
-        );
+        assert!(matches!(error, Error::TooLarge { limit: 1000, .. }), "{error}");
     }
 }
 
 #[test]
 fn much_on_both_outputs_does_not_deadlock() {
-    let limits = Limits {
-        stderr_bytes: 1 << 20,
-        ..patient()
-    };
-    let script =
-        "for i in 1 2 3 4 5; do head -c 200000 /dev/zero >&2; head -c 200000 /dev/zero; done";
+    let limits = Limits { stderr_bytes: 1 << 20, ..patient() };
+    let script = "for i in 1 2 3 4 5; do head -c 200000 /dev/zero >&2; head -c 200000 /dev/zero; done";
     assert_eq!(shell(script, limits).unwrap().len(), 1_000_000);
 }
 
 #[test]
 fn a_signal_from_elsewhere_is_told() {
     let error = shell("kill -9 $$", patient()).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            Error::Killed {
-                command: "test",
-                signal: 9
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, Error::Killed { command: "test", signal: 9 }), "{error}");
 }
 
 #[test]
@@ -274,23 +210,14 @@ fn a_binary_that_is_missing_or_not_executable_is_told() {
     assert_eq!(below_a_file.code(), "tailscale_not_installed");
     let plain: PathBuf = dir.path().join("plain");
     std::fs::write(&plain, "#!/bin/sh\n").unwrap();
-    assert_eq!(
-        start(&plain).unwrap_err().code(),
-        "tailscale_not_executable"
-    );
-    assert_eq!(
-        start(dir.path()).unwrap_err().code(),
-        "tailscale_not_executable"
-    );
+    assert_eq!(start(&plain).unwrap_err().code(), "tailscale_not_executable");
+    assert_eq!(start(dir.path()).unwrap_err().code(), "tailscale_not_executable");
 }
 
 #[test]
 fn nothing_of_our_environment_is_inherited() {
     let out = String::from_utf8(start(Path::new("/usr/bin/env")).unwrap()).unwrap();
-    assert!(
-        std::env::vars_os().count() > 5,
-        "this test has nothing to leak"
-    );
+    assert!(std::env::vars_os().count() > 5, "this test has nothing to leak");
     for line in out.lines() {
         let (name, value) = line.split_once('=').unwrap();
         match name {
@@ -310,29 +237,14 @@ fn there_is_no_input_and_the_directory_is_the_root() {
 
 #[test]
 fn a_warning_beside_an_answer_is_ignored() {
-    let script =
-        r#"echo 'Warning: client version "A" != tailscaled server version "B"' >&2; echo x"#;
+    let script = r#"echo 'Warning: client version "A" != tailscaled server version "B"' >&2; echo x"#;
     assert_eq!(shell(script, patient()).unwrap(), b"x\n");
 }
 
 #[test]
 fn arguments_are_passed_as_they_are() {
-    let args = [
-        "-c",
-        "printf '%s|' \"$@\"",
-        "sh",
-        "a b",
-        "$(id)",
-        ";id",
-        "--foo",
-        "",
-    ];
+    let args = ["-c", "printf '%s|' \"$@\"", "sh", "a b", "$(id)", ";id", "--foo", ""];
     let args = args.map(OsString::from);
-    let call = Call {
-        name: "test",
-        program: Path::new("/bin/sh"),
-        args: &args,
-        limits: &patient(),
-    };
+    let call = Call { name: "test", program: Path::new("/bin/sh"), args: &args, limits: &patient() };
     assert_eq!(block_on(run(call)).unwrap(), b"a b|$(id)|;id|--foo||");
 }

@@ -25,11 +25,7 @@ impl<'a> Target<'a> {
             Some((scheme, rest)) => (scheme, rest),
             None => ("http", text),
         };
-        let default = if scheme.to_ascii_lowercase().starts_with("https") {
-            443
-        } else {
-            80
-        };
+        let default = if scheme.to_ascii_lowercase().starts_with("https") { 443 } else { 80 };
         let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or(rest);
         let authority = authority.rsplit('@').next().unwrap_or(authority);
         Self::of_authority(text, authority, Some(default))
@@ -47,24 +43,14 @@ impl<'a> Target<'a> {
     fn of_authority(text: &'a str, authority: &'a str, default: Option<u16>) -> Self {
         // A lone number is a port of this machine.
         if let Ok(port) = authority.parse() {
-            return Self::Tcp {
-                host: "127.0.0.1",
-                port,
-            };
+            return Self::Tcp { host: "127.0.0.1", port };
         }
-        let (host, port) = match authority
-            .strip_prefix('[')
-            .and_then(|rest| rest.split_once(']'))
-        {
+        let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
             Some((host, tail)) => (host, tail.strip_prefix(':').unwrap_or(tail)),
             // The last colon, because 1.102 loses the brackets of `[::1]:3000`.
             None => authority.rsplit_once(':').unwrap_or((authority, "")),
         };
-        let port = if port.is_empty() {
-            default
-        } else {
-            port.parse().ok()
-        };
+        let port = if port.is_empty() { default } else { port.parse().ok() };
         match port {
             Some(port) if !host.is_empty() => Self::Tcp { host, port },
             _ => Self::Unknown(text),
@@ -94,18 +80,14 @@ fn may_be_here(host: &str, own: &[IpAddr]) -> bool {
         Err(_) => true,
         Ok(ip) => {
             let ip = ip.to_canonical();
-            ip.is_loopback()
-                || ip.is_unspecified()
-                || own.iter().any(|own| own.to_canonical() == ip)
+            ip.is_loopback() || ip.is_unspecified() || own.iter().any(|own| own.to_canonical() == ip)
         }
     }
 }
 
 fn strip_prefix_ignore_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
     let head = text.get(..prefix.len())?;
-    head.eq_ignore_ascii_case(prefix)
-        .then(|| text.get(prefix.len()..))
-        .flatten()
+    head.eq_ignore_ascii_case(prefix).then(|| text.get(prefix.len()..)).flatten()
 }
 
 /// The path without `.`, `..`, doubled slashes, and with `/var/run` as `/run`.
@@ -181,12 +163,7 @@ mod tests {
         ] {
             assert!(counts(&Target::of_web(text)), "{text}");
         }
-        for text in [
-            "127.0.0.1:18789",
-            "localhost:18789",
-            "[::1]:18789",
-            "tcp://127.0.0.1:18789",
-        ] {
+        for text in ["127.0.0.1:18789", "localhost:18789", "[::1]:18789", "tcp://127.0.0.1:18789"] {
             assert!(counts(&Target::of_tcp(text)), "{text}");
         }
     }
@@ -201,11 +178,7 @@ mod tests {
     #[test]
     fn unix_paths_are_compared_by_meaning() {
         let socket = Path::new("/run/openclaw/serve.sock");
-        for text in [
-            "unix:/run/openclaw/other.sock",
-            "http://127.0.0.1:1",
-            "unix:",
-        ] {
+        for text in ["unix:/run/openclaw/other.sock", "http://127.0.0.1:1", "unix:"] {
             assert!(!Target::of_web(text).is_unix(socket), "{text}");
         }
         for text in [

@@ -34,11 +34,7 @@ fn an_entry_that_cannot_be_read_is_refused() {
 
 #[test]
 fn nothing_published_has_three_spellings() {
-    for text in [
-        "{}",
-        "null",
-        r#"{"TCP": null, "Web": {}, "Foreground": {"s": null}}"#,
-    ] {
+    for text in ["{}", "null", r#"{"TCP": null, "Web": {}, "Foreground": {"s": null}}"#] {
         assert!(parse(text).is_empty(), "{text}");
     }
 }
@@ -61,35 +57,17 @@ fn the_recorded_configurations_are_read() {
     assert_eq!(first.targets_unix(socket), count(0, 0));
 
     let forward = all.tcp_forwards().next().unwrap();
-    assert_eq!(
-        (forward.port, forward.target.as_str()),
-        (2222, "127.0.0.1:9000")
-    );
-    let guarded = all
-        .web_handlers()
-        .find(|handler| handler.mount == "/guarded")
-        .unwrap();
+    assert_eq!((forward.port, forward.target.as_str()), (2222, "127.0.0.1:9000"));
+    let guarded = all.web_handlers().find(|handler| handler.mount == "/guarded").unwrap();
     assert_eq!(guarded.host_port, "gw.tailnet-example.test:80");
-    assert_eq!(
-        guarded.proxy.as_deref(),
-        Some("http://127.0.0.1:9000/s/3f9c0e7d/")
-    );
-    let capped = all
-        .web_handlers()
-        .find(|handler| !handler.accept_app_caps.is_empty())
-        .unwrap();
+    assert_eq!(guarded.proxy.as_deref(), Some("http://127.0.0.1:9000/s/3f9c0e7d/"));
+    let capped = all.web_handlers().find(|handler| !handler.accept_app_caps.is_empty()).unwrap();
     assert_eq!(capped.accept_app_caps, ["openclaw.ai/cap/gateway"]);
-    let http = all
-        .listeners()
-        .find(|listener| listener.port == 80)
-        .unwrap();
+    let http = all.listeners().find(|listener| listener.port == 80).unwrap();
     assert!(http.http && !http.https);
 
     let session = Origin::Foreground("217445f34d8771a8".to_owned());
-    let mine: Vec<_> = foreground
-        .web_handlers()
-        .filter(|h| h.origin == session)
-        .collect();
+    let mine: Vec<_> = foreground.web_handlers().filter(|h| h.origin == session).collect();
     assert_eq!(mine.len(), 1);
     assert!(mine[0].host_port.ends_with(":9443"));
 }
@@ -118,10 +96,7 @@ fn nothing_hides_in_a_nested_configuration() {
     );
     let config = parse(&text);
     assert_eq!(config.targets_port(9000), count(3, 3));
-    let origins: Vec<_> = config
-        .funnel_hosts()
-        .map(|host| host.origin.clone())
-        .collect();
+    let origins: Vec<_> = config.funnel_hosts().map(|host| host.origin.clone()).collect();
     for origin in [
         Origin::Service("svc:gw".to_owned()),
         Origin::Service("svc:x".to_owned()),
@@ -138,10 +113,7 @@ fn nothing_hides_in_a_nested_configuration() {
 fn own_addresses_count_when_they_are_known() {
     let config = parse(r#"{"TCP": {"1": {"TCPForward": "192.0.2.7:9000"}}}"#);
     assert_eq!(config.targets_port(9000), count(0, 0));
-    assert_eq!(
-        config.targets_port_at(9000, &["192.0.2.7".parse().unwrap()]),
-        count(0, 1)
-    );
+    assert_eq!(config.targets_port_at(9000, &["192.0.2.7".parse().unwrap()]), count(0, 1));
 }
 
 #[test]

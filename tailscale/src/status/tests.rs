@@ -70,18 +70,12 @@ fn a_recorded_running_node_is_read() {
     assert!(status.owns("::ffff:100.64.0.1".parse().unwrap()));
     assert!(!status.owns("100.64.0.2".parse().unwrap()));
     assert_eq!(status.owner().unwrap().login.as_str(), "alice@example.com");
-    assert_eq!(
-        status.magic_dns_suffix.as_deref(),
-        Some("tailnet-example.test")
-    );
+    assert_eq!(status.magic_dns_suffix.as_deref(), Some("tailnet-example.test"));
     assert_eq!(status.current_tailnet.as_ref().unwrap().name, "ctl.lab");
     assert_eq!(status.cert_domains, ["gw.tailnet-example.test"]);
     let node = &status.self_node;
     assert_eq!(node.id.as_ref().unwrap().as_str(), "1");
-    assert_eq!(
-        node.dns_name.as_ref().unwrap().as_str(),
-        "gw.tailnet-example.test"
-    );
+    assert_eq!(node.dns_name.as_ref().unwrap().as_str(), "gw.tailnet-example.test");
     assert_eq!(node.host_name, "gw");
     assert!(node.online && !node.expired);
     assert!(node.has_capability("https") && node.has_capability("funnel"));
@@ -132,19 +126,10 @@ fn every_state_but_running_is_an_error() {
     ] {
         let status = with("", "BackendState", json!(name)).unwrap();
         assert!(!status.is_running(), "{name}");
-        assert_eq!(
-            status.backend_state.as_error().unwrap().code(),
-            code,
-            "{name}"
-        );
+        assert_eq!(status.backend_state.as_error().unwrap().code(), code, "{name}");
         assert_eq!(status.backend_state.as_str(), name);
     }
-    assert!(
-        recorded("status-running.json")
-            .backend_state
-            .as_error()
-            .is_none()
-    );
+    assert!(recorded("status-running.json").backend_state.as_error().is_none());
 }
 
 #[test]
@@ -156,21 +141,11 @@ fn the_login_link_is_noticed_and_dropped() {
 
 #[test]
 fn arrays_and_objects_may_be_null_and_capabilities_old() {
-    for field in [
-        "TailscaleIPs",
-        "Health",
-        "CertDomains",
-        "User",
-        "CurrentTailnet",
-        "TUN",
-    ] {
+    for field in ["TailscaleIPs", "Health", "CertDomains", "User", "CurrentTailnet", "TUN"] {
         with("", field, Value::Null).unwrap();
     }
     let status = with("/Self", "CapMap", Value::Null).unwrap();
-    assert!(
-        status.self_node.has_capability("https"),
-        "from the old list"
-    );
+    assert!(status.self_node.has_capability("https"), "from the old list");
 }
 
 #[test]

@@ -17,13 +17,7 @@ fn with(parent: &str, field: &str, to: Value) -> Result<Whois, Error> {
 
 fn without(parent: &str, field: &str) -> Result<Whois, Error> {
     changed(|value| {
-        value
-            .pointer_mut(parent)
-            .unwrap()
-            .as_object_mut()
-            .unwrap()
-            .remove(field)
-            .unwrap();
+        value.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(field).unwrap();
     })
 }
 
@@ -56,10 +50,7 @@ fn what_matters_may_be_neither_missing_nor_null() {
 fn what_matters_may_not_be_empty() {
     refused(with("/Node", "StableID", json!("")), "Node.StableID");
     refused(with("/Node", "Addresses", json!([])), "Node.Addresses");
-    refused(
-        with("/UserProfile", "LoginName", json!("")),
-        "UserProfile.LoginName",
-    );
+    refused(with("/UserProfile", "LoginName", json!("")), "UserProfile.LoginName");
 }
 
 #[test]
@@ -69,22 +60,10 @@ fn wrong_types_are_refused_and_named() {
     refused(with("/Node", "Expired", json!("true")), "Node.Expired");
     refused(with("/Node", "Tags", json!("tag:ci")), "Node.Tags");
     refused(with("/Node", "Tags", json!([null])), "Node.Tags[0]");
-    refused(
-        with("/Node", "Addresses", json!(["100.64.0.2/33"])),
-        "Node.Addresses[0]",
-    );
-    refused(
-        with("/Node", "Addresses", json!(["phone"])),
-        "Node.Addresses[0]",
-    );
-    refused(
-        with("/Node/Hostinfo", "ShareeNode", json!(1)),
-        "Node.Hostinfo.ShareeNode",
-    );
-    refused(
-        with("/UserProfile", "LoginName", json!(["alice@example.com"])),
-        "UserProfile.LoginName",
-    );
+    refused(with("/Node", "Addresses", json!(["100.64.0.2/33"])), "Node.Addresses[0]");
+    refused(with("/Node", "Addresses", json!(["phone"])), "Node.Addresses[0]");
+    refused(with("/Node/Hostinfo", "ShareeNode", json!(1)), "Node.Hostinfo.ShareeNode");
+    refused(with("/UserProfile", "LoginName", json!(["alice@example.com"])), "UserProfile.LoginName");
     refused(with("", "CapMap", json!([])), "CapMap");
     refused(with("", "CapMap", json!({"x": "y"})), "CapMap.x");
     refused(with("", "Node", json!([])), "Node");
@@ -92,47 +71,23 @@ fn wrong_types_are_refused_and_named() {
 
 #[test]
 fn names_that_could_not_be_are_refused() {
-    refused(
-        with("/Node", "Name", json!("phone tailnet.test.")),
-        "Node.Name",
-    );
+    refused(with("/Node", "Name", json!("phone tailnet.test.")), "Node.Name");
     refused(with("/Node", "StableID", json!("a\nb")), "Node.StableID");
-    refused(
-        with("/UserProfile", "LoginName", json!("alice@example.com\u{0}")),
-        "UserProfile.LoginName",
-    );
-    refused(
-        with("/UserProfile", "LoginName", json!("a\r\nX: y")),
-        "UserProfile.LoginName",
-    );
-    refused(
-        with("/UserProfile", "LoginName", json!("a".repeat(255))),
-        "UserProfile.LoginName",
-    );
+    refused(with("/UserProfile", "LoginName", json!("alice@example.com\u{0}")), "UserProfile.LoginName");
+    refused(with("/UserProfile", "LoginName", json!("a\r\nX: y")), "UserProfile.LoginName");
+    refused(with("/UserProfile", "LoginName", json!("a".repeat(255))), "UserProfile.LoginName");
 }
 
 #[test]
 fn a_network_among_the_own_addresses_is_refused() {
-    refused(
-        with("/Node", "Addresses", json!(["100.64.0.2/32", "0.0.0.0/0"])),
-        "Node.Addresses",
-    );
-    refused(
-        with("/Node", "Addresses", json!(["fd7a:115c:a1e0::/64"])),
-        "Node.Addresses",
-    );
+    refused(with("/Node", "Addresses", json!(["100.64.0.2/32", "0.0.0.0/0"])), "Node.Addresses");
+    refused(with("/Node", "Addresses", json!(["fd7a:115c:a1e0::/64"])), "Node.Addresses");
 }
 
 #[test]
 fn the_login_of_tagged_devices_without_tags_is_nobody() {
-    refused(
-        with("/UserProfile", "LoginName", json!("tagged-devices")),
-        "UserProfile.LoginName",
-    );
-    refused(
-        with("/UserProfile", "LoginName", json!("Tagged-Devices")),
-        "UserProfile.LoginName",
-    );
+    refused(with("/UserProfile", "LoginName", json!("tagged-devices")), "UserProfile.LoginName");
+    refused(with("/UserProfile", "LoginName", json!("Tagged-Devices")), "UserProfile.LoginName");
 }
 
 #[test]
@@ -141,19 +96,14 @@ fn a_recorded_user_is_read() {
     let node = &whois.node;
     assert_eq!(node.id, 2);
     assert_eq!(node.stable_id.as_str(), "2");
-    assert_eq!(
-        node.name.as_ref().unwrap().as_str(),
-        "phone.tailnet-example.test"
-    );
+    assert_eq!(node.name.as_ref().unwrap().as_str(), "phone.tailnet-example.test");
     assert_eq!(node.computed_name, "phone");
     assert!(node.owns("100.64.0.2".parse().unwrap()));
     assert!(node.owns("::ffff:100.64.0.2".parse().unwrap()));
     assert!(node.owns("fd7a:115c:a1e0::2".parse().unwrap()));
     assert!(!node.owns("100.64.0.3".parse().unwrap()));
     assert!(!node.is_router());
-    assert!(
-        !(node.expired || node.jailed || node.unsigned || node.wireguard_only || node.sharee_node)
-    );
+    assert!(!(node.expired || node.jailed || node.unsigned || node.wireguard_only || node.sharee_node));
     assert_eq!(node.sharer, None);
     assert_eq!(node.key_expiry, None);
     assert_eq!(node.online, Some(true));
@@ -169,10 +119,7 @@ fn a_recorded_tagged_node_has_no_owner() {
     let whois = parse_whois(recording("whois-tagged.json").as_bytes()).unwrap();
     assert_eq!(whois.node.tags, ["tag:ci"]);
     assert_eq!(whois.owner(), None);
-    assert_eq!(
-        whois.cap_map["https://tailscale.com/cap/ingress"],
-        Vec::<Value>::new()
-    );
+    assert_eq!(whois.cap_map["https://tailscale.com/cap/ingress"], Vec::<Value>::new());
 }
 
 #[test]
@@ -187,10 +134,7 @@ fn a_recorded_grant_is_read() {
 fn a_recorded_expired_node_says_so() {
     let whois = parse_whois(recording("whois-expired.json").as_bytes()).unwrap();
     assert!(whois.node.expired);
-    assert_eq!(
-        whois.node.key_expiry.as_deref(),
-        Some("2026-11-23T11:42:52.617838042Z")
-    );
+    assert_eq!(whois.node.key_expiry.as_deref(), Some("2026-11-23T11:42:52.617838042Z"));
 }
 
 #[test]
@@ -219,10 +163,7 @@ fn numbers_above_2_pow_53_stay_exact() {
         assert_eq!((whois.node.id, whois.user.id), (id, id));
         assert_eq!(whois.cap_map["x"], [json!({"n": id}), json!(id)]);
     }
-    refused(
-        with("/Node", "ID", json!(9_223_372_036_854_775_808_u64)),
-        "Node.ID",
-    );
+    refused(with("/Node", "ID", json!(9_223_372_036_854_775_808_u64)), "Node.ID");
 }
 
 #[test]
@@ -235,15 +176,7 @@ fn null_grants_are_empty_ones() {
 
 #[test]
 fn omitted_and_null_flags_are_off_and_legacy_forms_are_read() {
-    for field in [
-        "Expired",
-        "IsJailed",
-        "Tags",
-        "Hostinfo",
-        "AllowedIPs",
-        "Sharer",
-        "Name",
-    ] {
+    for field in ["Expired", "IsJailed", "Tags", "Hostinfo", "AllowedIPs", "Sharer", "Name"] {
         with("/Node", field, Value::Null).unwrap();
     }
     let whois = with("/Node", "KeyExpiry", json!("0001-01-01T00:00:00Z")).unwrap();
@@ -270,20 +203,14 @@ fn flags_of_special_nodes_are_read() {
     let Whois { node, user, .. } = whois.unwrap();
     assert!(node.sharee_node && node.jailed && node.unsigned && node.wireguard_only);
     assert_eq!(node.sharer, Some(77));
-    assert_eq!(
-        user.profile_pic_url.as_deref(),
-        Some("https://example.com/a.png")
-    );
+    assert_eq!(user.profile_pic_url.as_deref(), Some("https://example.com/a.png"));
 }
 
 #[test]
 fn routes_beyond_its_own_addresses_make_a_router() {
     for route in ["10.0.0.0/8", "0.0.0.0/0", "::/0", "192.0.2.7/32"] {
         let own = json!(["100.64.0.2/32", "fd7a:115c:a1e0::2/128", route]);
-        assert!(
-            with("/Node", "AllowedIPs", own).unwrap().node.is_router(),
-            "{route}"
-        );
+        assert!(with("/Node", "AllowedIPs", own).unwrap().node.is_router(), "{route}");
     }
 }
 
@@ -306,8 +233,5 @@ fn the_local_api_has_the_same_shape() {
     let end = rest.find("\n}").unwrap() + 2;
     let (document, _) = rest.split_at(end);
     let whois = parse_whois(document.as_bytes()).unwrap();
-    assert_eq!(
-        whois,
-        parse_whois(recording("whois-user.json").as_bytes()).unwrap()
-    );
+    assert_eq!(whois, parse_whois(recording("whois-user.json").as_bytes()).unwrap());
 }
