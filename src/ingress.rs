@@ -26,6 +26,7 @@ mod handler;
 mod limits;
 mod lock;
 mod owner;
+mod pending;
 mod process;
 mod serve;
 mod slots;
