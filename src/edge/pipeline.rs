@@ -496,7 +496,7 @@ impl Edge {
             who: trail.principal,
             scheme: trail.scheme.unwrap_or("-"),
             method,
-            route: trail.route.map(|route| route.name.as_str().to_owned()),
+            route: trail.route,
             path,
             reason: reason.map(Reason::code),
             started,
