@@ -152,6 +152,7 @@ struct Trail {
     principal: Option<Principal>,
     scheme: Option<&'static str>,
     route: Option<Arc<Route>>,
+    allowed: bool,
 }
 
 impl Edge {
@@ -271,6 +272,7 @@ impl Edge {
             if !health::allows(request.method()) {
                 return Err(Reason::MethodNotAllowed.into());
             }
+            trail.allowed = true;
             return Ok(Allowed::Probe(probe, facts.local_direct));
         }
 
@@ -326,6 +328,7 @@ impl Edge {
         if let (Principal::User(user), None) = (&principal, pinned) {
             self.shared.pins.pin(tailnet, user.login.as_str(), user.user_id);
         }
+        trail.allowed = true;
         Ok(allowed)
     }
 
@@ -498,6 +501,7 @@ impl Edge {
             method,
             route: trail.route,
             path,
+            allowed: trail.allowed,
             reason: reason.map(Reason::code),
             started,
             bytes_in,

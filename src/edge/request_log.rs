@@ -15,17 +15,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::body::{Body, BodyError};
 use crate::domain::{Principal, Route};
-
-/// How lines look; decided once at start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Style {
-    /// One JSON object a line.
-    Json,
-    /// For people.
-    Text,
-    /// None at all (`level` is below info).
-    Off,
-}
+use crate::telemetry::{Style, timestamp};
 
 /// The fields of rulings 6, in their order.
 #[derive(serde::Serialize)]
@@ -73,7 +63,9 @@ pub struct Line {
     pub route: Option<Arc<Route>>,
     /// The path, without its query.
     pub path: String,
-    /// The reason of a refusal.
+    /// Whether it was let through, whatever the app made of it.
+    pub allowed: bool,
+    /// The reason of a refusal, or of an app that did not answer.
     pub reason: Option<&'static str>,
     /// When it arrived.
     pub started: Instant,
@@ -93,7 +85,7 @@ impl Line {
     }
 
     fn decision(&self) -> &'static str {
-        if self.reason.is_some() { "deny" } else { "allow" }
+        if self.allowed { "allow" } else { "deny" }
     }
 
     fn who(&self) -> std::borrow::Cow<'_, str> {
@@ -102,7 +94,7 @@ impl Line {
 
     fn json(&self, status: StatusCode, bytes_out: u64, complete: bool) -> String {
         let line = JsonLine {
-            ts: jiff::Timestamp::now().to_string(),
+            ts: timestamp(),
             level: "info",
             msg: "request",
             req: self.request_id.to_str().unwrap_or_default(),
@@ -130,7 +122,7 @@ impl Line {
     fn text(&self, status: StatusCode, bytes_out: u64, complete: bool) -> String {
         format!(
             "{} {} {} {} {} who={} via={} peer={} route={} {:.1}ms {}B{}{}\n",
-            jiff::Timestamp::now(),
+            timestamp(),
             status.as_u16(),
             self.reason.unwrap_or("ok"),
             self.method,
