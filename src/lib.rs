@@ -13,6 +13,7 @@
 
 pub mod authz;
 pub mod body;
+pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod ingress;
