@@ -23,7 +23,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::authn::IdentityCache;
 use crate::authz::pins::Pins;
 use crate::config::{
-    Config, ConfigError, Env, GatewayFlags, GeneratedToken, GeneratedTokenError, Loaded, TailscaleMode, load,
+    Config, Env, GatewayFlags, GeneratedToken, GeneratedTokenError, Loaded, TailscaleMode, load,
 };
 use crate::domain::TailnetState;
 use crate::edge::{Edge, Settings, Shared};
@@ -49,9 +49,6 @@ const ADDRESSES: Duration = Duration::from_secs(15);
 /// Why the gateway did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The configuration is refused.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
     /// A key asks for something this version does not do.
     #[error("{key} is not available in this version; {instead}")]
     Unavailable {
@@ -87,7 +84,7 @@ impl StartError {
     /// Whether the configuration is to blame: exit 78, and a service manager need
     /// not try again.
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Config(_) | Self::Unavailable { .. } | Self::Tls(_) | Self::Unix(_))
+        matches!(self, Self::Unavailable { .. } | Self::Tls(_) | Self::Unix(_))
     }
 }
 
@@ -96,8 +93,7 @@ impl StartError {
 /// # Errors
 ///
 /// Why it did not start. Once it runs, nothing ends it but a signal.
-pub fn run(flags: GatewayFlags, env: Env) -> Result<(), StartError> {
-    let loaded = load(&flags, &env)?;
+pub fn run(loaded: Loaded, flags: GatewayFlags, env: Env) -> Result<(), StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(system("the control thread's runtime cannot be made"))?;
     runtime.block_on(App::start(loaded, flags, env))
