@@ -200,6 +200,8 @@ impl App {
         let mut addresses = interval(ADDRESSES);
         let mut retry = interval(Duration::from_secs(1));
         retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pins_glance = interval(Duration::from_secs(1));
+        pins_glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut seen = Fingerprint::of(&self.loaded.files, &self.loaded.path);
         let mut banner = report::Banner::default();
         loop {
@@ -218,6 +220,7 @@ impl App {
                     }
                 }
                 _ = addresses.tick() => self.shared.own_addresses.store(Arc::new(own_addresses())),
+                _ = pins_glance.tick() => self.shared.pins.refresh(),
                 _ = retry.tick(), if tailnet.wants_retry() => self.follow(&mut tailnet, &mut banner),
                 answer = changed.changed() => {
                     if answer.is_err() {

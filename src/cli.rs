@@ -3,6 +3,7 @@
 //! A command gathers, calls the room that knows, prints and returns an exit
 //! code ([`Exit`]). What is right or wrong is decided elsewhere.
 
+mod access;
 mod config;
 mod exit;
 mod gateway;
@@ -34,6 +35,8 @@ pub struct Cli {
 enum Command {
     /// Run the gateway
     Gateway(Box<gateway::GatewayArgs>),
+    /// Who a login is taken for
+    Access(access::AccessArgs),
     /// Read, change and check the configuration
     Config(config::ConfigArgs),
     /// Print the version
@@ -55,6 +58,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, env: &Env) -> Exit {
     };
     match cli.command {
         Command::Gateway(args) => gateway::run(*args, cli.config, env),
+        Command::Access(args) => access::run(args, env),
         Command::Config(args) => config::run(args, cli.config.as_deref(), env),
         Command::Version(args) => version(&args),
     }
