@@ -36,7 +36,6 @@ mod tls;
 mod tracked;
 mod unix;
 mod worker;
-pub use pending::*;
 
 #[cfg(test)]
 mod tests;
