@@ -26,11 +26,7 @@ use crate::ingress::control::Shared;
 struct Pieces(VecDeque<Vec<u8>>);
 
 impl AsyncRead for Pieces {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let pieces = &mut self.get_mut().0;
         if let Some(mut piece) = pieces.pop_front() {
             let rest = piece.split_off(piece.len().min(buf.remaining()));
@@ -62,8 +58,7 @@ fn pass(pieces: impl IntoIterator<Item = Vec<u8>>) -> (Vec<u8>, End) {
     let runtime = runtime();
     let _entered = runtime.enter();
     let pieces = Pieces(pieces.into_iter().filter(|piece| !piece.is_empty()).collect());
-    let mut guard =
-        Guard::new(pieces, BytesMut::new(), Arc::new(Shared::new(None)), Limits::default());
+    let mut guard = Guard::new(pieces, BytesMut::new(), Arc::new(Shared::new(None)), Limits::default());
     let mut out = Vec::new();
     let mut cx = Context::from_waker(Waker::noop());
     loop {
@@ -346,10 +341,7 @@ fn threat_082_http2_requests_are_held_to_the_same_meaning() {
     assert_eq!(fault("http://u@a/", &[]), BAD);
     assert_eq!(fault("/", &[]), BAD);
     assert_eq!(fault("http://a/", &[("content-length", "1"), ("content-length", "1")]), BAD);
-    assert_eq!(
-        fault(&format!("http://a/{}", "x".repeat(20_000)), &[]),
-        Some(FramingFault::UriTooLong)
-    );
+    assert_eq!(fault(&format!("http://a/{}", "x".repeat(20_000)), &[]), Some(FramingFault::UriTooLong));
     assert_eq!(fault("http://a/", &[("x", "y"); 101]), Some(FramingFault::HeadersTooLarge));
 }
 
@@ -374,11 +366,15 @@ fn request() -> impl Strategy<Value = Vec<u8>> {
             }
         ),
     ];
-    let headers = prop::collection::vec("[!#$%&'*+.^_`|~0-9a-zA-Z-]{1,12}: [ -~\u{80}-\u{ff}]{0,20}\r\n", 0..4)
-        .prop_map(|lines| {
-            // The names with a meaning of their own are the body's affair.
-            lines.into_iter().filter(|line| !line.to_ascii_lowercase().starts_with("te:")).collect::<String>()
-        });
+    let headers =
+        prop::collection::vec("[!#$%&'*+.^_`|~0-9a-zA-Z-]{1,12}: [ -~\u{80}-\u{ff}]{0,20}\r\n", 0..4)
+            .prop_map(|lines| {
+                // The names with a meaning of their own are the body's affair.
+                lines
+                    .into_iter()
+                    .filter(|line| !line.to_ascii_lowercase().starts_with("te:"))
+                    .collect::<String>()
+            });
     ("(GET|POST|X-Y)", "/[!-\"$-;=?-_a-z{-~]{0,20}", headers, body).prop_map(
         |(method, target, headers, body)| {
             let path_end = target.find('?').unwrap_or(target.len());
@@ -449,8 +445,7 @@ fn hyper_reads(stream: &[u8]) -> (Vec<(String, Vec<u8>)>, bool) {
                 Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
             }
         });
-        let serving =
-            http1::Builder::new().half_close(true).serve_connection(TokioIo::new(server), service);
+        let serving = http1::Builder::new().half_close(true).serve_connection(TokioIo::new(server), service);
         let mut answers = String::new();
         let (_, read) = tokio::join!(serving, client.read_to_string(&mut answers));
         read.unwrap();
