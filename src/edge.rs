@@ -5,6 +5,7 @@
 //! and browser guard, authorization, then proxy or our own API.
 
 pub mod guard;
+mod live;
 pub mod path;
 pub mod pipeline;
 pub mod request_log;

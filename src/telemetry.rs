@@ -1,15 +1,33 @@
 //! Where log lines go and how they look: stderr, JSON unless it is a terminal.
 //!
-//! stdout belongs to the one ready line. Secrets cannot reach a line: their types
+//! stdout belongs to the one ready line. Every JSON line, a request's included,
+//! begins with `ts`, `level` and `msg`. Secrets cannot reach a line: their types
 //! have no way to be printed.
 
+use std::fmt;
 use std::io::IsTerminal;
 
+use serde_json::{Map, Value};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::{LogConfig, LogFormat};
-use crate::edge::request_log::Style;
+
+/// How request lines look; decided once at start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+    /// None at all (`level` is below info).
+    Off,
+}
 
 /// Sets the process's log up. `verbose` raises the level to debug. Answers how
 /// request lines look.
@@ -22,18 +40,86 @@ pub fn init(config: &LogConfig, verbose: bool) -> Style {
     let level = if verbose { "debug" } else { config.level.as_str() };
     let ours = format!("warn,openclaw={level},openclaw_tailscale={level}");
     let filter = EnvFilter::try_new(ours).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = fmt().with_writer(std::io::stderr).with_env_filter(filter).with_target(false);
+    let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
     // A second set-up in one process (tests) changes nothing.
     let _ = if json {
-        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
+        builder.event_format(JsonLine).try_init()
     } else {
-        builder
-            .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
-            .try_init()
+        let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        builder.with_target(false).with_timer(Now).with_ansi(colour).try_init()
     };
     match level {
         "error" | "warn" => Style::Off,
         _ if json => Style::Json,
         _ => Style::Text,
+    }
+}
+
+/// UTC, RFC 3339, to the millisecond.
+pub fn timestamp() -> String {
+    format!("{:.3}", jiff::Timestamp::now())
+}
+
+struct Now;
+
+impl FormatTime for Now {
+    fn format_time(&self, out: &mut Writer<'_>) -> fmt::Result {
+        out.write_str(&timestamp())
+    }
+}
+
+struct JsonLine;
+
+impl<S, N> FormatEvent<S, N> for JsonLine
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let level = event.metadata().level().as_str().to_ascii_lowercase();
+        let msg = Value::from(fields.message);
+        write!(out, "{{\"ts\":\"{}\",\"level\":\"{level}\",\"msg\":{msg}", timestamp())?;
+        for (name, value) in &fields.rest {
+            write!(out, ",{}:{value}", Value::from(name.as_str()))?;
+        }
+        writeln!(out, "}}")
+    }
+}
+
+#[derive(Default)]
+struct Fields {
+    message: String,
+    rest: Map<String, Value>,
+}
+
+impl Fields {
+    fn put(&mut self, field: &Field, value: Value) {
+        match (field.name(), value) {
+            ("message", Value::String(text)) => self.message = text,
+            ("message", value) => self.message = value.to_string(),
+            (name, value) => {
+                self.rest.insert(name.to_owned(), value);
+            }
+        }
+    }
+}
+
+impl Visit for Fields {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field, value.into());
+    }
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put(field, value.into());
+    }
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put(field, value.into());
+    }
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put(field, value.into());
+    }
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.put(field, format!("{value:?}").into());
     }
 }

@@ -9,9 +9,17 @@
     reason = "a test stops at the first surprise, and here programs are started by design"
 )]
 
+#[path = "fake_tailscale/client.rs"]
+mod client;
 #[path = "fake_tailscale/fake.rs"]
 mod fake;
+#[path = "fake_tailscale/localapi.rs"]
+mod localapi;
 #[path = "fake_tailscale/recordings.rs"]
 mod recordings;
+#[path = "fake_tailscale/running.rs"]
+mod running;
+#[path = "fake_tailscale/serve_requests.rs"]
+mod serve_requests;
 #[path = "fake_tailscale/transcript.rs"]
 mod transcript;

@@ -12,16 +12,16 @@ use crate::domain::TailnetState;
 
 /// One address to listen on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub(super) struct Wanted {
     /// Which.
-    pub addr: SocketAddr,
+    pub(super) addr: SocketAddr,
     /// How much it matters.
-    pub need: Need,
+    pub(super) need: Need,
 }
 
 /// How much an address matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Need {
+pub(super) enum Need {
     /// The gateway does not start without it.
     Required,
     /// A warning is enough: a host without IPv6.
@@ -32,7 +32,7 @@ pub enum Need {
 
 /// The addresses that do not depend on the tailnet. `containered` answers what
 /// `auto` means.
-pub fn fixed(bind: Bind, port: u16, containered: bool) -> Vec<Wanted> {
+pub(super) fn fixed(bind: Bind, port: u16, containered: bool) -> Vec<Wanted> {
     let v4 = |ip: Ipv4Addr| Wanted { addr: SocketAddr::new(IpAddr::V4(ip), port), need: Need::Required };
     let v6 = Wanted { addr: SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), port), need: Need::Nice };
     match bind {
@@ -46,7 +46,7 @@ pub fn fixed(bind: Bind, port: u16, containered: bool) -> Vec<Wanted> {
 
 /// The tailnet addresses to listen on now. `None`: not known, leave what is
 /// bound as it is.
-pub fn tailnet(bind: Bind, port: u16, state: &TailnetState) -> Option<Vec<Wanted>> {
+pub(super) fn tailnet(bind: Bind, port: u16, state: &TailnetState) -> Option<Vec<Wanted>> {
     if bind != Bind::Tailnet {
         return Some(Vec::new());
     }
@@ -56,7 +56,7 @@ pub fn tailnet(bind: Bind, port: u16, state: &TailnetState) -> Option<Vec<Wanted
 }
 
 /// Whether this looks like a container: what `bind=auto` asks.
-pub fn in_container() -> bool {
+pub(super) fn in_container() -> bool {
     let marked = ["/.dockerenv", "/run/.containerenv", "/var/run/.containerenv"]
         .iter()
         .any(|path| std::path::Path::new(path).exists());

@@ -124,6 +124,23 @@ impl IdentityCache {
         }
     }
 
+    /// The same, from an answer that is at most so old, where Tailscale can be
+    /// asked: for whoever still has something open.
+    pub async fn identify_at_most(&self, ip: IpAddr, age: Duration) -> Answer {
+        let answer = self.identify(ip).await;
+        if answer.verdict.is_err() || answer.at.elapsed() < age {
+            return answer;
+        }
+        let fresh = self.look_up(ip, answer.epoch).await;
+        match fresh.verdict {
+            Err(Reason::WhoisUnavailable | Reason::WhoisBusy) => answer,
+            _ => {
+                self.store(ip, fresh.clone());
+                fresh
+            }
+        }
+    }
+
     /// Who is behind a loopback socket of tailscaled's: a miss costs the daemon
     /// 180 ms, so never cached and at most eight at once (threat rule 28).
     pub async fn identify_socket(&self, socket: SocketAddr) -> Verdict {
@@ -213,12 +230,17 @@ impl IdentityCache {
         });
     }
 
+    /// One look-up, on the control thread whoever asks: it reaps child processes.
     async fn look_up(&self, ip: IpAddr, epoch: u64) -> Answer {
-        let permit = tokio::time::timeout(MAX_WAIT, self.0.lookups.acquire()).await;
-        let verdict = match permit {
-            Ok(Ok(_permit)) => self.0.settle(self.0.source.whois(ip).await),
-            _ => Err(Reason::WhoisBusy),
-        };
+        let inner = self.0.clone();
+        let asked = self.0.control.spawn(async move {
+            let permit = tokio::time::timeout(MAX_WAIT, inner.lookups.acquire()).await;
+            match permit {
+                Ok(Ok(_permit)) => inner.settle(inner.source.whois(ip).await),
+                _ => Err(Reason::WhoisBusy),
+            }
+        });
+        let verdict = asked.await.unwrap_or(Err(Reason::WhoisUnavailable));
         Answer { verdict, at: Instant::now(), epoch }
     }
 

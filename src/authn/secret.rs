@@ -98,6 +98,12 @@ impl Secrets {
         Self { active, password }
     }
 
+    /// Whether the same secret is in force in both: what was opened with one is
+    /// closed when it is replaced.
+    pub fn same(a: &Self, b: &Self) -> bool {
+        a.active == b.active && a.password == b.password
+    }
+
     /// Checks what was presented against the active secret.
     pub fn check(&self, presented: &Presented<'_>, public: bool, context: &Context<'_>) -> SecretAnswer {
         match &self.active {

@@ -18,6 +18,7 @@ use hyper::body::Incoming;
 use tower::ServiceExt;
 
 use super::guard::{self, Hosts};
+use super::live::{Grant, Live};
 use super::path::{self, CanonicalPath};
 use super::request_log::{Line, LoggedBody};
 use super::respond::{self, Asked};
@@ -31,10 +32,10 @@ use crate::domain::{Principal, Public, Reason, Role, Route, TailnetState};
 use crate::ingress::attest;
 use crate::ingress::classify::{Classified, Policy, classify, is_off_tailnet};
 use crate::ingress::{
-    Admit, ConnControl, ConnFacts, Endpoint, FramingFault, Handler, IngressFacts, Limits, ListenerKind, Via,
-    authority_of, framing_fault, peer_uid,
+    Admit, ConnControl, ConnFacts, Endpoint, Evidence, FramingFault, Handler, IngressFacts, Limits,
+    ListenerKind, Via, authority_of, framing_fault, peer_uid,
 };
-use crate::proxy::{self, CloseSignal, Closer, Credentials, Forward, UpstreamPools};
+use crate::proxy::{self, CloseReason, Closer, Credentials, Forward, UpstreamPools};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -46,6 +47,7 @@ pub struct Edge {
     pools: UpstreamPools,
     view: RefCell<Rc<View>>,
     api: RefCell<axum::Router>,
+    live: Rc<Live>,
 }
 
 /// The one snapshot a request sees.
@@ -59,8 +61,11 @@ pub struct Conn {
     facts: ConnFacts,
     control: ConnControl,
     /// Ends what is open on this connection when the right to it is taken away.
-    closer: Closer,
-    signal: CloseSignal,
+    closer: RefCell<Closer>,
+    /// On what the latest of it was opened. A connection of Serve's carries many
+    /// people's requests, but one at a time.
+    grant: RefCell<Option<Grant>>,
+    watched: Cell<bool>,
     /// The uid at the other end of a loopback connection, asked for once. A
     /// socket's owner does not change while it lives.
     socket_uid: Cell<Option<Option<u32>>>,
@@ -70,10 +75,35 @@ pub struct Conn {
 impl Conn {
     /// A new connection.
     fn new(facts: ConnFacts, control: ConnControl) -> Self {
-        let closer = Closer::default();
-        let signal = closer.signal();
-        let (socket_uid, warned) = (Cell::new(None), Cell::new(false));
-        Self { facts, control, closer, signal, socket_uid, warned }
+        Self {
+            facts,
+            control,
+            closer: RefCell::default(),
+            grant: RefCell::new(None),
+            watched: Cell::new(false),
+            socket_uid: Cell::new(None),
+            warned: Cell::new(false),
+        }
+    }
+
+    /// Its number in the log.
+    pub(super) fn id(&self) -> u64 {
+        self.facts.id
+    }
+
+    /// Whether something is open on it: a request under way, a stream, a tunnel.
+    pub(super) fn has_open(&self) -> bool {
+        self.closer.borrow().held() > 0
+    }
+
+    /// On what it was opened.
+    pub(super) fn grant(&self) -> Option<Grant> {
+        self.grant.borrow().clone()
+    }
+
+    /// Ends what is open. Later requests are decided anew.
+    pub(super) fn close(&self, reason: CloseReason) {
+        self.closer.take().close(reason);
     }
 
     fn socket_uid(&self) -> Option<u32> {
@@ -122,15 +152,19 @@ struct Trail {
     principal: Option<Principal>,
     scheme: Option<&'static str>,
     route: Option<Arc<Route>>,
+    allowed: bool,
 }
 
 impl Edge {
-    /// One for a worker.
+    /// One for a worker. Called on the worker's runtime, where it also starts to
+    /// look after what is open.
     pub fn new(shared: Arc<Shared>, limits: Limits) -> Self {
         let identities = WorkerCache::new(shared.identities.clone(), shared.state.clone());
         let view = View { settings: shared.settings.load_full(), state: shared.state.load_full() };
         let (view, api) = (RefCell::new(Rc::new(view)), RefCell::new(api::router()));
-        Self { shared, limits, identities, pools: UpstreamPools::new(), view, api }
+        let live = Rc::new(Live::default());
+        tokio::task::spawn_local(live.clone().run(shared.clone()));
+        Self { shared, limits, identities, pools: UpstreamPools::new(), view, api, live }
     }
 
     /// The snapshot of now: two pointer comparisons when nothing changed.
@@ -144,7 +178,7 @@ impl Edge {
         view.clone()
     }
 
-    async fn answer(&self, conn: &Conn, mut request: Request<Incoming>) -> Response<Body> {
+    async fn answer(&self, conn: &Rc<Conn>, mut request: Request<Incoming>) -> Response<Body> {
         let started = Instant::now();
         let request_id = next_request_id();
         let view = self.view();
@@ -165,6 +199,8 @@ impl Edge {
             Ok(Allowed::Own { permit, via }) => (Ok(self.own(permit, via, request).await), None),
             Ok(Allowed::App { permit, facts, path, strip_authorization }) => {
                 request.headers_mut().remove(REQUEST_ID);
+                self.remember(conn, &view, &facts, &permit, upgrade);
+                let signal = conn.closer.borrow().signal();
                 let context = Forward {
                     facts: &facts,
                     request_id: &request_id,
@@ -174,7 +210,7 @@ impl Edge {
                         user_header: view.settings.user_header(),
                     },
                     pools: &self.pools,
-                    close: &conn.signal,
+                    close: &signal,
                 };
                 match proxy::forward(permit, request, context).await {
                     Ok(response) => (Ok(response), None),
@@ -236,6 +272,7 @@ impl Edge {
             if !health::allows(request.method()) {
                 return Err(Reason::MethodNotAllowed.into());
             }
+            trail.allowed = true;
             return Ok(Allowed::Probe(probe, facts.local_direct));
         }
 
@@ -291,6 +328,7 @@ impl Edge {
         if let (Principal::User(user), None) = (&principal, pinned) {
             self.shared.pins.pin(tailnet, user.login.as_str(), user.user_id);
         }
+        trail.allowed = true;
         Ok(allowed)
     }
 
@@ -384,6 +422,33 @@ impl Edge {
         Ok(())
     }
 
+    /// Remembers on what this request is let through, in case it stays open.
+    fn remember(
+        &self,
+        conn: &Rc<Conn>,
+        view: &View,
+        facts: &IngressFacts,
+        permit: &authz::Permit,
+        upgrade: bool,
+    ) {
+        let asked = match facts.evidence {
+            Evidence::Direct { peer, .. } => Some(peer),
+            Evidence::Serve { source, .. } => Some(source),
+            _ => None,
+        };
+        *conn.grant.borrow_mut() = Some(Grant {
+            principal: permit.principal().clone(),
+            via: facts.via,
+            asked,
+            route: permit.route().clone(),
+            upgrade,
+            settings: view.settings.clone(),
+        });
+        if !conn.watched.replace(true) {
+            self.live.watch(conn);
+        }
+    }
+
     async fn own(&self, permit: authz::ApiPermit, via: Via, request: Request<Incoming>) -> Response<Body> {
         let caller = Caller { permit: Arc::new(permit), via };
         let mut request = request.map(axum::body::Body::new);
@@ -434,8 +499,9 @@ impl Edge {
             who: trail.principal,
             scheme: trail.scheme.unwrap_or("-"),
             method,
-            route: trail.route.map(|route| route.name.as_str().to_owned()),
+            route: trail.route,
             path,
+            allowed: trail.allowed,
             reason: reason.map(Reason::code),
             started,
             bytes_in,
@@ -501,7 +567,8 @@ fn next_request_id() -> HeaderValue {
     HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("-"))
 }
 
-fn unix_now() -> i64 {
+/// Now, in Unix seconds.
+pub(super) fn unix_now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

@@ -5,6 +5,7 @@
 
 use std::io::Write;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -13,17 +14,31 @@ use http::{HeaderValue, Method, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::body::{Body, BodyError};
-use crate::domain::Principal;
+use crate::domain::{Principal, Route};
+use crate::telemetry::{Style, timestamp};
 
-/// How lines look; decided once at start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Style {
-    /// One JSON object a line.
-    Json,
-    /// For people.
-    Text,
-    /// None at all (`level` is below info).
-    Off,
+/// The fields of rulings 6, in their order.
+#[derive(serde::Serialize)]
+struct JsonLine<'a> {
+    ts: String,
+    level: &'static str,
+    msg: &'static str,
+    req: &'a str,
+    conn: u64,
+    via: &'static str,
+    peer: &'a str,
+    who: &'a str,
+    scheme: &'static str,
+    method: &'a str,
+    route: Option<&'a str>,
+    path: &'a str,
+    status: u16,
+    decision: &'static str,
+    reason: Option<&'static str>,
+    duration_ms: f64,
+    bytes_in: u64,
+    bytes_out: u64,
+    complete: bool,
 }
 
 /// The line of one request, filled in on its way.
@@ -44,11 +59,13 @@ pub struct Line {
     pub scheme: &'static str,
     /// The method.
     pub method: Method,
-    /// The route's name.
-    pub route: Option<String>,
+    /// The route.
+    pub route: Option<Arc<Route>>,
     /// The path, without its query.
     pub path: String,
-    /// The reason of a refusal.
+    /// Whether it was let through, whatever the app made of it.
+    pub allowed: bool,
+    /// The reason of a refusal, or of an app that did not answer.
     pub reason: Option<&'static str>,
     /// When it arrived.
     pub started: Instant,
@@ -68,7 +85,7 @@ impl Line {
     }
 
     fn decision(&self) -> &'static str {
-        if self.reason.is_some() { "deny" } else { "allow" }
+        if self.allowed { "allow" } else { "deny" }
     }
 
     fn who(&self) -> std::borrow::Cow<'_, str> {
@@ -76,34 +93,36 @@ impl Line {
     }
 
     fn json(&self, status: StatusCode, bytes_out: u64, complete: bool) -> String {
-        let line = serde_json::json!({
-            "ts": jiff::Timestamp::now().to_string(),
-            "level": "info",
-            "msg": "request",
-            "req": self.request_id.to_str().unwrap_or_default(),
-            "conn": self.conn,
-            "via": self.via,
-            "peer": self.peer,
-            "who": self.who(),
-            "scheme": self.scheme,
-            "method": self.method.as_str(),
-            "route": self.route,
-            "path": self.path,
-            "status": status.as_u16(),
-            "decision": self.decision(),
-            "reason": self.reason,
-            "duration_ms": self.duration_ms(),
-            "bytes_in": self.bytes_in,
-            "bytes_out": bytes_out,
-            "complete": complete,
-        });
-        format!("{line}\n")
+        let line = JsonLine {
+            ts: timestamp(),
+            level: "info",
+            msg: "request",
+            req: self.request_id.to_str().unwrap_or_default(),
+            conn: self.conn,
+            via: self.via,
+            peer: &self.peer,
+            who: &self.who(),
+            scheme: self.scheme,
+            method: self.method.as_str(),
+            route: self.route.as_ref().map(|route| route.name.as_str()),
+            path: &self.path,
+            status: status.as_u16(),
+            decision: self.decision(),
+            reason: self.reason,
+            duration_ms: self.duration_ms(),
+            bytes_in: self.bytes_in,
+            bytes_out,
+            complete,
+        };
+        let mut text = serde_json::to_string(&line).unwrap_or_default();
+        text.push('\n');
+        text
     }
 
     fn text(&self, status: StatusCode, bytes_out: u64, complete: bool) -> String {
         format!(
             "{} {} {} {} {} who={} via={} peer={} route={} {:.1}ms {}B{}{}\n",
-            jiff::Timestamp::now(),
+            timestamp(),
             status.as_u16(),
             self.reason.unwrap_or("ok"),
             self.method,
@@ -111,7 +130,7 @@ impl Line {
             self.who(),
             self.via,
             self.peer,
-            self.route.as_deref().unwrap_or("-"),
+            self.route.as_ref().map_or("-", |route| route.name.as_str()),
             self.duration_ms(),
             bytes_out,
             if complete { "" } else { " (cut off)" },

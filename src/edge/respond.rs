@@ -61,15 +61,25 @@ pub fn refuse(refusal: Refusal, asked: &Asked<'_>) -> Response<Body> {
     response
 }
 
-fn error_body(reason: Reason, request_id: &str) -> serde_json::Value {
-    serde_json::json!({
-        "error": {
-            "type": reason.kind(),
-            "code": reason.code(),
-            "message": reason.message(),
-            "requestId": request_id,
-        }
-    })
+#[derive(serde::Serialize)]
+struct ErrorBody<'a> {
+    error: ErrorFields<'a>,
+}
+
+/// In the order of rulings 2.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ErrorFields<'a> {
+    r#type: &'static str,
+    code: &'static str,
+    message: &'static str,
+    request_id: &'a str,
+}
+
+fn error_body(reason: Reason, request_id: &str) -> ErrorBody<'_> {
+    let error =
+        ErrorFields { r#type: reason.kind(), code: reason.code(), message: reason.message(), request_id };
+    ErrorBody { error }
 }
 
 /// A page goes to GET and HEAD that prefer one, and to nobody else (rulings 2).
@@ -99,8 +109,9 @@ fn prefers_html(accept: &str) -> bool {
 }
 
 /// A JSON answer of our own.
-pub fn json(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
-    let mut response = Response::new(Body::full(value.to_string()));
+pub fn json(status: StatusCode, value: &impl serde::Serialize) -> Response<Body> {
+    let body = serde_json::to_vec(value).unwrap_or_default();
+    let mut response = Response::new(Body::full(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

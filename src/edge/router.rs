@@ -30,6 +30,11 @@ impl Router {
         Self { routes }
     }
 
+    /// The route of a name.
+    pub fn named(&self, name: &str) -> Option<&Arc<Route>> {
+        self.routes.iter().find(|route| route.name.as_str() == name)
+    }
+
     /// Finds the target of a canonical policy path. With no route at all, `/` is
     /// our own.
     pub fn find(&self, host: &str, path: &str) -> Target<'_> {

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwap;
 use http::HeaderName;
 
-use super::request_log::Style;
 use super::router::Router;
 use crate::authn::IdentityCache;
 use crate::authn::secret::Secrets;
@@ -17,6 +16,7 @@ use crate::domain::{ClientAddr, TailnetState};
 use crate::ingress::{IngressFacts, Via};
 use crate::limits::{Limiter, Subject};
 use crate::readiness::Readiness;
+use crate::telemetry::Style;
 
 /// A configuration with what follows from it, made once and swapped whole: no
 /// request is served under half of one (threat rule 100).

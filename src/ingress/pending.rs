@@ -21,17 +21,6 @@ impl UnixIngress {
         Path::new("/")
     }
 }
-pub struct SocketOwner {
-    pub uid: u32,
-}
-pub fn peer_uid(_p: std::net::SocketAddr, _l: std::net::SocketAddr) -> Result<SocketOwner, ()> {
-    Err(())
-}
-pub mod process {
-    pub fn dials_for_others(_pid: u32) -> Option<bool> {
-        None
-    }
-}
 pub fn own_addresses() -> Vec<std::net::IpAddr> {
     Vec::new()
 }

@@ -6,7 +6,7 @@ use openclaw_tailscale::{DaemonProcess, Status, Tailscale};
 
 use super::Interest;
 use crate::domain::{Owner, Running, ServeFacts, ServeView};
-use crate::ingress::process;
+use crate::ingress::{OutboundProxy, outbound_proxy};
 
 /// The facts of a running node.
 pub(super) fn running(status: &Status) -> Running {
@@ -49,7 +49,11 @@ pub(super) async fn serve(
         tcp_to_port: to_port.tcp,
         tcp_to_unix: to_unix.map_or(0, |targets| targets.tcp),
         run_ssh: prefs.ok().and_then(|prefs| prefs.run_ssh),
-        dials_for_others: daemon.and_then(|daemon| daemon.pid).and_then(process::dials_for_others),
+        dials_for_others: daemon.and_then(|daemon| daemon.pid).and_then(|pid| match outbound_proxy(pid) {
+            OutboundProxy::Present => Some(true),
+            OutboundProxy::Absent => Some(false),
+            OutboundProxy::Unknown => None,
+        }),
         daemon,
     }))
 }
