@@ -9,10 +9,14 @@
     reason = "a test stops at the first surprise, and here programs are started by design"
 )]
 
+#[path = "fake_tailscale/calls.rs"]
+mod calls;
 #[path = "fake_tailscale/client.rs"]
 mod client;
 #[path = "fake_tailscale/fake.rs"]
 mod fake;
+#[path = "fake_tailscale/faults.rs"]
+mod faults;
 #[path = "fake_tailscale/localapi.rs"]
 mod localapi;
 #[path = "fake_tailscale/recordings.rs"]

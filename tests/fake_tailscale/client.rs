@@ -41,13 +41,7 @@ pub(crate) fn get(path: &str, host: &str, headers: &[&str]) -> String {
     request("GET", path, host, headers, "")
 }
 
-pub(crate) fn request(
-    method: &str,
-    path: &str,
-    host: &str,
-    headers: &[&str],
-    body: &str,
-) -> String {
+pub(crate) fn request(method: &str, path: &str, host: &str, headers: &[&str], body: &str) -> String {
     let mut out = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n");
     for header in headers {
         out.push_str(&format!("{header}\r\n"));
@@ -67,16 +61,9 @@ pub(crate) fn unix(path: &Path, request: &str) -> Answer {
 }
 
 /// Over TLS, trusting the stand-in's authority only.
-pub(crate) fn tls(
-    stream: TcpStream,
-    ca: &Path,
-    name: &str,
-    request: &str,
-) -> std::io::Result<Answer> {
+pub(crate) fn tls(stream: TcpStream, ca: &Path, name: &str, request: &str) -> std::io::Result<Answer> {
     let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_file(ca).unwrap())
-        .unwrap();
+    roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -102,9 +89,7 @@ fn exchange(mut stream: impl Read + Write, request: &str) -> std::io::Result<Ans
     let at = at.ok_or_else(|| std::io::Error::other("no head"))?;
     let head = String::from_utf8_lossy(&all[..at]).into_owned();
     let mut body = all.split_off(at + 4);
-    let chunked = head
-        .to_ascii_lowercase()
-        .contains("transfer-encoding: chunked");
+    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
     if chunked {
         body = unchunk(&body);
     }

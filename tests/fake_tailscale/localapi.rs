@@ -31,14 +31,8 @@ fn answers_are_the_recorded_ones() {
     for block in text.split("## ").skip(1) {
         let (command, rest) = block.split_once('\n').unwrap();
         let (head, body) = rest.split_once("\n\n").unwrap();
-        let url = command
-            .split(' ')
-            .find(|w| w.starts_with("http://") && w.contains("/localapi/"));
-        let (host, path) = url
-            .unwrap()
-            .trim_start_matches("http://")
-            .split_once('/')
-            .unwrap();
+        let url = command.split(' ').find(|w| w.starts_with("http://") && w.contains("/localapi/"));
+        let (host, path) = url.unwrap().trim_start_matches("http://").split_once('/').unwrap();
         let path = format!("/{path}");
         let request = if command.starts_with("-X POST") {
             request("POST", &path, host, &["If-Match: 0000"], "{}")
@@ -69,10 +63,7 @@ fn the_etag_of_null_and_of_nothing_is_the_known_one() {
     let answer = ask(&fake, &get(&api("serve-config"), HOST, &[]));
     assert_eq!(answer.text(), "null");
     assert!(answer.header("etag").unwrap().starts_with("74234e98"));
-    let _ = ask(
-        &fake,
-        &request("POST", &api("serve-config"), HOST, &[], "{}"),
-    );
+    let _ = ask(&fake, &request("POST", &api("serve-config"), HOST, &[], "{}"));
     let answer = ask(&fake, &get(&api("serve-config"), HOST, &[]));
     assert_eq!(answer.text(), "{}");
     assert!(answer.header("etag").unwrap().starts_with("44136fa3"));
@@ -83,30 +74,16 @@ fn serve_config_is_refused_with_the_right_status() {
     let fake = Fake::with("lab");
     let _daemon = Running::daemon(&fake, &[]);
     let unix = r#"{"TCP":{"443":{"HTTPS":true}},"Web":{"gw.tailnet-example.test:443":{"Handlers":{"/":{"Proxy":"unix:/x"}}}}}"#;
-    let post = |body| {
-        ask(
-            &fake,
-            &request("POST", &api("serve-config"), HOST, &[], body),
-        )
-        .status()
-    };
+    let post = |body| ask(&fake, &request("POST", &api("serve-config"), HOST, &[], body)).status();
     fake.set(&["permissions=operator-no-sudo"]);
     assert_eq!(post(unix), 401);
     assert_eq!(post("{}"), 200);
     fake.set(&["permissions=denied"]);
     assert_eq!(post("{}"), 403);
     fake.set(&["permissions=root", "features.configLocked=true"]);
-    let answer = ask(
-        &fake,
-        &request("POST", &api("serve-config"), HOST, &[], unix),
-    );
+    let answer = ask(&fake, &request("POST", &api("serve-config"), HOST, &[], unix));
     assert_eq!(answer.status(), 500);
-    assert!(
-        answer.json()["error"]
-            .as_str()
-            .unwrap()
-            .contains("config file is locked")
-    );
+    assert!(answer.json()["error"].as_str().unwrap().contains("config file is locked"));
     fake.set(&["features.configLocked=false"]);
     assert_eq!(post(unix), 200);
 }
@@ -170,24 +147,12 @@ fn a_foreground_entry_lives_as_long_as_its_bus() {
     let config = format!(
         r#"{{"Foreground":{{"{session}":{{"TCP":{{"443":{{"HTTPS":true}}}},"Web":{{"gw.tailnet-example.test:443":{{"Handlers":{{"/":{{"Proxy":"http://127.0.0.1:9000"}}}}}}}}}}}}}}"#
     );
-    let answer = ask(
-        &fake,
-        &request("POST", &api("serve-config"), HOST, &[], &config),
-    );
+    let answer = ask(&fake, &request("POST", &api("serve-config"), HOST, &[], &config));
     assert_eq!(answer.status(), 200, "{}", answer.text());
-    assert!(
-        fake.run(&["serve", "status", "--json"])
-            .out()
-            .contains(&session)
-    );
+    assert!(fake.run(&["serve", "status", "--json"]).out().contains(&session));
     assert!(crate::running::try_listener(&fake, 443, "source").is_some());
     drop(bus);
-    fake.until("the entry is gone", || {
-        !fake
-            .run(&["serve", "status", "--json"])
-            .out()
-            .contains(&session)
-    });
+    fake.until("the entry is gone", || !fake.run(&["serve", "status", "--json"]).out().contains(&session));
 }
 
 #[test]
@@ -220,10 +185,7 @@ fn faults_reach_the_localapi_too() {
     fake.until("it is held", || fake.calls().len() >= 5);
     // Bob is answered while Alice is held.
     fake.set(&["fault.whois@100.64.0.2=gate:later", "fault.whois=none"]);
-    assert_eq!(
-        ask(&fake, &get(&api("whois?addr=100.64.0.3"), HOST, &[])).status(),
-        200
-    );
+    assert_eq!(ask(&fake, &get(&api("whois?addr=100.64.0.3"), HOST, &[])).status(), 200);
     fake.tool("release", &["later"]);
     assert_eq!(held.join().unwrap().status(), 200);
 }

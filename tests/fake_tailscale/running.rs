@@ -15,11 +15,7 @@ pub(crate) struct Running {
 impl Running {
     #[track_caller]
     fn start(command: &mut Command) -> Self {
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         out.read_line(&mut line).unwrap();
@@ -63,10 +59,7 @@ pub(crate) fn listener(fake: &Fake, port: u16, caller: &str) -> String {
 pub(crate) fn try_listener(fake: &Fake, port: u16, caller: &str) -> Option<String> {
     let text = std::fs::read_to_string(fake.dir().join("daemon.json")).unwrap();
     let json: Value = serde_json::from_str(&text).unwrap();
-    let (web, tcp) = (
-        json["http"].as_array().unwrap(),
-        json["tcp"].as_array().unwrap(),
-    );
+    let (web, tcp) = (json["http"].as_array().unwrap(), json["tcp"].as_array().unwrap());
     let served = format!("gw:{port}");
     let mut all = web.iter().chain(tcp);
     let entry = all.find(|e| e["serve"] == served.as_str() && e["as"] == caller)?;

@@ -32,22 +32,12 @@ impl Stage {
             &["--bg", "--set-path=/openclaw", &unix],
             &["--bg", "--http=80", "--set-path=/guarded", &below],
             &["--bg", "--tcp=2222", &raw],
-            &[
-                "--bg",
-                "--https=8443",
-                "--accept-app-caps=openclaw.ai/cap/gateway",
-                &to,
-            ],
+            &["--bg", "--https=8443", "--accept-app-caps=openclaw.ai/cap/gateway", &to],
         ] {
             let ran = fake.run(&[&["serve"][..], args].concat());
             assert_eq!(ran.code, Some(0), "{}", ran.stderr);
         }
-        let stage = Self {
-            fake,
-            app,
-            _on_socket: on_socket,
-            _daemon: daemon,
-        };
+        let stage = Self { fake, app, _on_socket: on_socket, _daemon: daemon };
         stage.fake.set(&["note=settled"]);
         stage
     }
@@ -74,10 +64,7 @@ fn recorded() -> Vec<Recorded> {
     let mut taking = false;
     for line in recording("serve-requests.txt").lines() {
         if let Some(heading) = line.strip_prefix("## ") {
-            all.push(Recorded {
-                heading: heading.to_owned(),
-                seen: Vec::new(),
-            });
+            all.push(Recorded { heading: heading.to_owned(), seen: Vec::new() });
             taking = false;
         } else if line.starts_with("GET ") {
             taking = true;
@@ -94,14 +81,10 @@ fn recorded() -> Vec<Recorded> {
 
 fn seen(answer: &Answer) -> Vec<String> {
     let json = answer.json();
-    let query = json["query"]
-        .as_str()
-        .map(|q| format!("?{q}"))
-        .unwrap_or_default();
+    let query = json["query"].as_str().map(|q| format!("?{q}")).unwrap_or_default();
     let first = format!("GET {}{query} HTTP/1.1", json["path"].as_str().unwrap());
     let headers = json["headers"].as_array().unwrap().iter();
-    let headers =
-        headers.map(|h| format!("{}: {}", h[0].as_str().unwrap(), h[1].as_str().unwrap()));
+    let headers = headers.map(|h| format!("{}: {}", h[0].as_str().unwrap(), h[1].as_str().unwrap()));
     std::iter::once(first).chain(headers).collect()
 }
 
@@ -109,10 +92,7 @@ fn seen(answer: &Answer) -> Vec<String> {
 fn the_backend_sees_what_was_recorded() {
     let callers = ["phone", "bobpc", "ci", "gw", "funnel"];
     let stage = Stage::set("lab", &callers);
-    stage.fake.set(&[&format!(
-        "standIn.direct={{bobpc: \"{}\"}}",
-        stage.app.listen()
-    )]);
+    stage.fake.set(&[&format!("standIn.direct={{bobpc: \"{}\"}}", stage.app.listen())]);
     for request in recorded() {
         let words: Vec<&str> = request.heading.split(' ').collect();
         let mut headers = vec!["User-Agent: curl/7.88.1", "Accept: */*"];
@@ -188,33 +168,20 @@ fn the_source_address_says_who_calls() {
     assert!(from(5).contains(&"Tailscale-User-Login: eve@other.example".to_owned()));
     let tagged = from(4);
     assert!(tagged.contains(&"X-Forwarded-For: 127.100.0.4".to_owned()));
-    assert!(
-        tagged.iter().all(|line| !line.starts_with("Tailscale-")),
-        "{tagged:?}"
-    );
+    assert!(tagged.iter().all(|line| !line.starts_with("Tailscale-")), "{tagged:?}");
     assert!(from(99).iter().all(|line| !line.starts_with("Tailscale-")));
 }
 
 #[test]
 fn an_old_daemon_lets_newer_headers_in() {
     let stage = Stage::set("loopback-tailnet", &["bobpc"]);
-    let forged = get(
-        "/x",
-        HOST,
-        &["Tailscale-Funnel-Request: ?1", "Tailscale-User-Login: x"],
-    );
+    let forged = get("/x", HOST, &["Tailscale-Funnel-Request: ?1", "Tailscale-User-Login: x"]);
     let now = seen(&stage.ask(443, "bobpc", &forged));
     assert!(!now.iter().any(|line| line.contains("Funnel")), "{now:?}");
     stage.fake.set(&["version=1.70.0"]);
     let old = seen(&stage.ask(443, "bobpc", &forged));
-    assert!(
-        old.contains(&"Tailscale-Funnel-Request: ?1".to_owned()),
-        "{old:?}"
-    );
-    assert!(
-        old.contains(&"Tailscale-User-Login: bob@example.com".to_owned()),
-        "{old:?}"
-    );
+    assert!(old.contains(&"Tailscale-Funnel-Request: ?1".to_owned()), "{old:?}");
+    assert!(old.contains(&"Tailscale-User-Login: bob@example.com".to_owned()), "{old:?}");
 }
 
 #[test]
@@ -224,30 +191,17 @@ fn a_name_without_certificate_ends_in_the_handshake() {
     let addr = listener(&stage.fake, 443, "bobpc");
     for name in ["other.tailnet-example.test", "127.0.0.1"] {
         let stream = TcpStream::connect(&addr).unwrap();
-        assert!(
-            tls(stream, &ca, name, &get("/", name, &[])).is_err(),
-            "{name}"
-        );
+        assert!(tls(stream, &ca, name, &get("/", name, &[])).is_err(), "{name}");
     }
     // By address there is no plain site either.
-    assert_eq!(
-        stage
-            .ask(80, "bobpc", &get("/guarded", "127.0.0.1", &[]))
-            .status(),
-        404
-    );
-    assert_eq!(
-        stage.ask(80, "bobpc", &get("/guarded", "gw", &[])).status(),
-        200
-    );
+    assert_eq!(stage.ask(80, "bobpc", &get("/guarded", "127.0.0.1", &[])).status(), 404);
+    assert_eq!(stage.ask(80, "bobpc", &get("/guarded", "gw", &[])).status(), 200);
 }
 
 #[test]
 fn a_backend_that_is_gone_is_502_without_a_body() {
     let stage = Stage::set("loopback-tailnet", &["bobpc"]);
-    let ran = stage
-        .fake
-        .run(&["serve", "--bg", "--http=81", "http://127.0.0.1:1"]);
+    let ran = stage.fake.run(&["serve", "--bg", "--http=81", "http://127.0.0.1:1"]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     stage.fake.set(&["note=settled"]);
     let answer = stage.ask(81, "bobpc", &get("/", HOST, &[]));
@@ -310,13 +264,7 @@ fn whois_knows_a_direct_connection_while_it_lives() {
     fake.until("the request is held", || holding().contains("here"));
     let state = fake.tool("show", &[]);
     let state: serde_json::Value = serde_json::from_str(&state).unwrap();
-    let from = state["connections"]
-        .as_object()
-        .unwrap()
-        .keys()
-        .next()
-        .unwrap()
-        .clone();
+    let from = state["connections"].as_object().unwrap().keys().next().unwrap().clone();
     let ran = fake.run(&["whois", "--json", "--proto", "tcp", &from]);
     assert_eq!(ran.json()["UserProfile"]["LoginName"], "bob@example.com");
     let _ = plain(&app.listen(), &get("/release/here", "x", &[]));
