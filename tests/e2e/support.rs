@@ -3,6 +3,7 @@
 mod client;
 mod gateway;
 mod other_user;
+mod stand_in;
 mod tailnet;
 mod tailscaled;
 mod upstream;
@@ -11,6 +12,7 @@ mod wait;
 pub(crate) use self::client::{Answer, Client, Wire};
 pub(crate) use self::gateway::{Gateway, Setup};
 pub(crate) use self::other_user::{NOBODY, may_switch_user, speak_as};
+pub(crate) use self::stand_in::StandIn;
 pub(crate) use self::tailnet::*;
 pub(crate) use self::tailscaled::Tailscaled;
 pub(crate) use self::upstream::{Conn, Upstream};
