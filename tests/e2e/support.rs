@@ -1,0 +1,22 @@
+//! What the tests share: a gateway, a tailnet, an app behind, a client.
+
+mod client;
+mod gateway;
+mod other_user;
+mod stand_in;
+mod tailnet;
+mod tailscaled;
+mod upstream;
+mod wait;
+
+pub(crate) use self::client::{Answer, Client, Wire};
+pub(crate) use self::gateway::{Gateway, Setup};
+pub(crate) use self::other_user::{NOBODY, may_switch_user, speak_as};
+pub(crate) use self::stand_in::StandIn;
+pub(crate) use self::tailnet::*;
+pub(crate) use self::tailscaled::Tailscaled;
+pub(crate) use self::upstream::{Conn, Upstream};
+pub(crate) use self::wait::{LIMIT, until};
+
+/// A token of sound length.
+pub(crate) const TOKEN: &str = "e2e-token-5c1f0a77b3d94e6f8a21";

@@ -1,0 +1,71 @@
+//! Doing something as another user of this machine. Takes root.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::{Answer, LIMIT};
+
+/// `nobody`.
+pub(crate) const NOBODY: u32 = 65534;
+
+/// Whether this test can act as a second user. Where it cannot it says that it
+/// was skipped; in CI that is a failure.
+#[must_use]
+pub(crate) fn may_switch_user(test: &str) -> bool {
+    if rustix::process::geteuid().is_root() {
+        return true;
+    }
+    assert!(std::env::var_os("CI").is_none(), "{test} needs root, and CI must not skip it");
+    eprintln!("SKIPPED {test}: it takes root to act as a second user");
+    false
+}
+
+const TO: &str = "E2E_SPEAK_TO";
+
+/// Sends bytes to an address as another user, and reads until the other side
+/// closes. This test binary is started again for it.
+#[track_caller]
+pub(crate) fn speak_as(uid: u32, to: SocketAddr, bytes: &[u8]) -> Answer {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "support::other_user::speaks_for_another_user", "--nocapture"])
+        .env_clear()
+        .env(TO, to.to_string())
+        .current_dir("/")
+        .uid(uid)
+        .gid(uid)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(bytes).unwrap();
+    let done = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&done.stdout);
+    let answer = said.lines().find_map(|line| line.split_once("answer:").map(|(_, answer)| answer));
+    let Some(answer) = answer else {
+        panic!("the other user got nothing: {said}{}", String::from_utf8_lossy(&done.stderr));
+    };
+    Answer::parse(&STANDARD.decode(answer).unwrap())
+}
+
+/// The other half of [`speak_as`]; by itself it does nothing.
+#[test]
+fn speaks_for_another_user() {
+    let Some(to) = std::env::var_os(TO) else { return };
+    let to: SocketAddr = to.into_string().unwrap().parse().unwrap();
+    let mut bytes = Vec::new();
+    std::io::stdin().read_to_end(&mut bytes).unwrap();
+    let mut stream = TcpStream::connect_timeout(&to, LIMIT).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream.write_all(&bytes).unwrap();
+    let mut answer = Vec::new();
+    // A reset after the answer is no matter.
+    let _ = stream.read_to_end(&mut answer);
+    let line = format!("\nanswer:{}\n", STANDARD.encode(answer));
+    std::io::stdout().write_all(line.as_bytes()).unwrap();
+}

@@ -1,0 +1,70 @@
+//! The fake's daemon: one process with a LocalAPI socket and Serve, as tailscaled is.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use super::Tailnet;
+use super::tailnet::FAKE;
+
+/// A running stand-in. It ends with the test.
+pub(crate) struct StandIn {
+    child: Child,
+    ready: Value,
+    report: PathBuf,
+}
+
+impl StandIn {
+    /// Starts it. Besides `source` it listens for these callers on every served
+    /// port: `funnel`, `stranger`, or a peer's name in the scenario.
+    #[track_caller]
+    pub(crate) fn of(tailnet: &Tailnet, callers: &[&str]) -> Self {
+        let mut command = Command::new(FAKE);
+        command.args(["fake", "daemon", "--dir"]).arg(tailnet.dir());
+        command.arg("--socket").arg(tailnet.dir().join("tailscaled.sock"));
+        for caller in callers {
+            command.args(["--as", caller]);
+        }
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let ready = line.strip_prefix("ready ").unwrap_or_else(|| panic!("no ready line: {line:?}"));
+        let ready = serde_json::from_str(ready).unwrap();
+        Self { child, ready, report: tailnet.dir().join("daemon.json") }
+    }
+
+    /// `gateway.tailscale.socket`, as it is written in a configuration.
+    pub(crate) fn socket(&self) -> String {
+        self.ready["socket"].to_string()
+    }
+
+    /// Where a caller reaches a served port.
+    #[track_caller]
+    pub(crate) fn listener(&self, port: u16, caller: &str) -> SocketAddr {
+        let json: Value = serde_json::from_str(&std::fs::read_to_string(&self.report).unwrap()).unwrap();
+        let served = format!("gw:{port}");
+        let lists = ["http", "tcp", "direct"].map(|list| json[list].as_array().cloned().unwrap_or_default());
+        let entry = lists.iter().flatten().find(|e| e["serve"] == served.as_str() && e["as"] == caller);
+        let entry = entry.unwrap_or_else(|| panic!("{caller} has no listener on {port}: {json}"));
+        entry["listen"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// Where connections of a userspace-networking peer are taken.
+    #[track_caller]
+    pub(crate) fn direct(&self, peer: &str) -> SocketAddr {
+        let json: Value = serde_json::from_str(&std::fs::read_to_string(&self.report).unwrap()).unwrap();
+        let entry = json["direct"].as_array().unwrap().iter().find(|entry| entry["peer"] == peer);
+        let entry = entry.unwrap_or_else(|| panic!("{peer} has no direct way: {json}"));
+        entry["listen"].as_str().unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for StandIn {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

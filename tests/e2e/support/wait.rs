@@ -1,0 +1,16 @@
+//! Waiting for a state. The time is only what makes a test fail at last.
+
+use std::time::{Duration, Instant};
+
+/// After this a state that was waited for is not going to come.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+
+/// Waits until `come` is true.
+#[track_caller]
+pub(crate) fn until(what: &str, mut come: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !come() {
+        assert!(began.elapsed() < LIMIT, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,1 @@
+//! Keeps the arrows of ARCHITECTURE.md true.
