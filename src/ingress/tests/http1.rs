@@ -109,6 +109,18 @@ fn an_upgrade_that_is_accepted_is_a_tunnel() {
 }
 
 #[test]
+fn a_tunnel_can_be_taken_away() {
+    let server = serve(Limits::default());
+    let mut stream = server.connect();
+    stream
+        .write_all(b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nearly")
+        .unwrap();
+    read_until(&mut stream, "early");
+    server.seen.conns.lock().unwrap()[0].1.abort();
+    assert_eq!(read_all(&mut stream), "");
+}
+
+#[test]
 fn threat_080_an_upgrade_that_is_refused_opens_nothing() {
     let server = serve(Limits::default());
     let answers = server.exchange(
