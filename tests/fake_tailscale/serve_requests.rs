@@ -37,8 +37,7 @@ impl Stage {
             let ran = fake.run(&[&["serve"][..], args].concat());
             assert_eq!(ran.code, Some(0), "{}", ran.stderr);
         }
-        let stage = Self { fake, app, _on_socket: on_socket, _daemon: daemon };
-        stage
+        Self { fake, app, _on_socket: on_socket, _daemon: daemon }
     }
 
     fn ask(&self, port: u16, caller: &str, request: &str) -> Answer {
