@@ -8,6 +8,7 @@ pub mod guard;
 mod live;
 pub mod path;
 pub mod pipeline;
+mod recheck;
 pub mod request_log;
 pub mod respond;
 pub mod router;

@@ -4,28 +4,28 @@
 //! request. Reading [`Edge::decide`] from top to bottom is reading the policy.
 
 use std::cell::{Cell, RefCell};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::header::{self, HeaderName};
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tower::ServiceExt;
 
 use super::guard::{self, Hosts};
-use super::live::{Grant, Live};
+use super::live::{Grant, IDENTITY_AGE, Live};
 use super::path::{self, CanonicalPath};
 use super::request_log::{Line, LoggedBody};
 use super::respond::{self, Asked};
 use super::router::Target;
 use super::shared::{Settings, Shared};
 use crate::api::{self, Caller, health};
-use crate::authn::{self, Authentication, Context, Refusal, WorkerCache};
+use crate::authn::{self, Authentication, Context, Identities, Refusal, Verdict, WorkerCache};
 use crate::authz::{self, Question};
 use crate::body::Body;
 use crate::domain::{Principal, Public, Reason, Role, Route, TailnetState};
@@ -33,9 +33,9 @@ use crate::ingress::attest;
 use crate::ingress::classify::{Classified, Policy, classify, is_off_tailnet};
 use crate::ingress::{
     Admit, ConnControl, ConnFacts, Endpoint, Evidence, FramingFault, Handler, IngressFacts, Limits,
-    ListenerKind, Via, authority_of, framing_fault, peer_uid,
+    ListenerKind, SocketOwner, Via, authority_of, framing_fault, peer_uid,
 };
-use crate::proxy::{self, CloseReason, Closer, Credentials, Forward, UpstreamPools};
+use crate::proxy::{self, CloseReason, CloseSignal, Closer, Credentials, Forward, UpstreamPools};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -60,35 +60,37 @@ struct View {
 pub struct Conn {
     facts: ConnFacts,
     control: ConnControl,
+    /// The Serve facts' generation under which it was accepted.
+    accepted_in: u64,
+    /// Which peer of a userspace-networking daemon is behind it, and since when
+    /// that is known.
+    userspace: RefCell<Option<(Instant, Verdict)>>,
     /// Ends what is open on this connection when the right to it is taken away.
     closer: RefCell<Closer>,
     /// On what the latest of it was opened. A connection of Serve's carries many
     /// people's requests, but one at a time.
     grant: RefCell<Option<Grant>>,
     watched: Cell<bool>,
-    /// The uid at the other end of a loopback connection, asked for once. A
-    /// socket's owner does not change while it lives.
-    socket_uid: Cell<Option<Option<u32>>>,
+    /// The socket at the other end of a loopback connection, asked for once: its
+    /// owner does not change while it lives.
+    socket_owner: RefCell<Option<Option<SocketOwner>>>,
     warned: Cell<bool>,
 }
 
 impl Conn {
     /// A new connection.
-    fn new(facts: ConnFacts, control: ConnControl) -> Self {
+    fn new(facts: ConnFacts, control: ConnControl, accepted_in: u64) -> Self {
         Self {
             facts,
             control,
+            accepted_in,
+            userspace: RefCell::new(None),
             closer: RefCell::default(),
             grant: RefCell::new(None),
             watched: Cell::new(false),
-            socket_uid: Cell::new(None),
+            socket_owner: RefCell::new(None),
             warned: Cell::new(false),
         }
-    }
-
-    /// Its number in the log.
-    pub(super) fn id(&self) -> u64 {
-        self.facts.id
     }
 
     /// Whether something is open on it: a request under way, a stream, a tunnel.
@@ -107,18 +109,30 @@ impl Conn {
     }
 
     fn socket_uid(&self) -> Option<u32> {
-        if let Some(known) = self.socket_uid.get() {
-            return known;
+        if let Some(known) = &*self.socket_owner.borrow() {
+            return known.as_ref().map(|owner| owner.uid);
         }
-        let uid = match self.facts.endpoint {
-            Endpoint::Tcp { peer, local } => {
-                peer_uid(peer.socket(), local.socket()).ok().map(|owner| owner.uid)
-            }
-            Endpoint::Unix(_) => None,
-        };
+        let owner = self.ask_owner();
+        let uid = owner.as_ref().map(|owner| owner.uid);
         // A socket that is gone by now says nothing; it is not asked again.
-        self.socket_uid.set(Some(uid));
+        *self.socket_owner.borrow_mut() = Some(owner);
         uid
+    }
+
+    fn ask_owner(&self) -> Option<SocketOwner> {
+        match self.facts.endpoint {
+            Endpoint::Tcp { peer, local } => peer_uid(peer.socket(), local.socket()).ok(),
+            Endpoint::Unix(_) => None,
+        }
+    }
+
+    /// Whether the socket at the other end is still the one that was asked about.
+    fn has_same_peer_socket(&self) -> bool {
+        let now = self.ask_owner();
+        match (&now, &*self.socket_owner.borrow()) {
+            (Some(now), Some(Some(before))) => now.uid == before.uid && now.inode == before.inode,
+            _ => false,
+        }
     }
 
     fn local_ip(&self) -> Option<IpAddr> {
@@ -140,9 +154,16 @@ enum Allowed {
     Own {
         permit: authz::ApiPermit,
         via: Via,
+        path: String,
     },
     /// A probe, and whether its details may be shown.
     Probe(health::Probe, bool),
+}
+
+/// Leave for one or the other.
+enum Decision {
+    App(authz::Permit),
+    Own(authz::ApiPermit),
 }
 
 /// What is known of a request so far; what the log line and the answer need.
@@ -196,11 +217,11 @@ impl Edge {
                 let (status, body) = health::answer(probe, &self.shared.readiness, draining, detail);
                 (Ok(respond::json(status, &body)), None)
             }
-            Ok(Allowed::Own { permit, via }) => (Ok(self.own(permit, via, request).await), None),
+            Ok(Allowed::Own { permit, via, path }) => (Ok(self.own(permit, via, &path, request).await), None),
             Ok(Allowed::App { permit, facts, path, strip_authorization }) => {
                 request.headers_mut().remove(REQUEST_ID);
-                self.remember(conn, &view, &facts, &permit, upgrade);
-                let signal = conn.closer.borrow().signal();
+                let http2 = request.version() == Version::HTTP_2;
+                let signal = self.remember(conn, &view, &facts, &permit, upgrade, http2);
                 let context = Forward {
                     facts: &facts,
                     request_id: &request_id,
@@ -234,15 +255,16 @@ impl Edge {
             let request_id = request_id.to_str().unwrap_or_default();
             respond::refuse(refusal, &Asked { page, request_id, principal, close })
         });
+        let status = response.status();
         let headers = response.headers_mut();
         headers.insert(REQUEST_ID, request_id.clone());
         // Funnel's requests share a connection with everybody's (rulings 1.6).
         let funnel = trail.facts.as_ref().is_some_and(|facts| facts.via == Via::Funnel);
-        if funnel || self.shared.is_draining() {
+        // A tunnel's answer says `upgrade` there, and ends the connection anyway.
+        if (funnel || self.shared.is_draining()) && status != StatusCode::SWITCHING_PROTOCOLS {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         let line = self.line(conn, trail, request_id, method, raw_path, reason, started, bytes_in);
-        let status = response.status();
         response.map(|body| Body::Local(Box::pin(LoggedBody::new(body, status, Box::new(line)))))
     }
 
@@ -273,7 +295,9 @@ impl Edge {
                 return Err(Reason::MethodNotAllowed.into());
             }
             trail.allowed = true;
-            return Ok(Allowed::Probe(probe, facts.local_direct));
+            // A page that rebound its name to us is local, too; its Host is not.
+            let detail = facts.local_direct && guard::host_is_ours(&facts, &self.hosts(view, conn, None));
+            return Ok(Allowed::Probe(probe, detail));
         }
 
         // One path for policy and upstream.
@@ -293,43 +317,70 @@ impl Edge {
         }
 
         // Secret, session, identity.
-        let authentication = self.authenticate(view, &facts, request, route).await?;
-        let Authentication { principal, scheme, strip_authorization } = authentication;
+        let authentication = self.authenticate(view, conn, &facts, request, route).await?;
+        let Authentication { principal, scheme, strip_authorization, foreign_bearer } = authentication;
         trail.principal = Some(principal.clone());
         trail.scheme = Some(scheme.as_str());
+
+        // Host and browser guard, then authorization. A bearer that is not ours was
+        // the app's own only if the request is permitted without it; else it was a
+        // guess, and is answered as one (rulings 2).
+        let permitted = self
+            .guard(view, conn, &facts, request, &principal, route)
+            .and_then(|()| self.authorize(view, &facts, principal, route, least));
+        let decision = match (permitted, foreign_bearer) {
+            (Ok(decision), bearer) => {
+                if let Some(bearer) = bearer {
+                    bearer.forgive();
+                }
+                decision
+            }
+            (Err(_), Some(bearer)) => return Err(bearer.refuse()),
+            (Err(reason), None) => return Err(reason.into()),
+        };
         conn.control.proven();
+        trail.allowed = true;
+        let via = facts.via;
+        Ok(match decision {
+            Decision::App(permit) => {
+                trail.principal = Some(permit.principal().clone());
+                Allowed::App { permit, facts, path: path.into_owned(), strip_authorization }
+            }
+            Decision::Own(permit) => Allowed::Own { permit, via, path: policy.into_owned() },
+        })
+    }
 
-        // Host and browser guard.
-        self.guard(view, conn, &facts, request, &principal, route)?;
-
-        // Authorization.
+    fn authorize(
+        &self,
+        view: &View,
+        facts: &IngressFacts,
+        principal: Principal,
+        route: Option<&Arc<Route>>,
+        least: Role,
+    ) -> Result<Decision, Reason> {
         let running = view.state.running();
         let tailnet = running.map_or("", |running| running.tailnet.as_str());
-        let pinned = match &principal {
-            Principal::User(user) => self.shared.pins.of(tailnet, user.login.as_str()),
+        let user = match &principal {
+            Principal::User(user) => Some(user.clone()),
             _ => None,
         };
+        let pinned = user.as_ref().and_then(|user| self.shared.pins.of(tailnet, user.login.as_str()));
         let question = Question {
-            principal: principal.clone(),
+            principal,
             via: facts.via,
             access: &view.settings.config.gateway.access,
             owner: running.and_then(|running| running.owner.as_ref()),
             pinned,
             now: unix_now(),
         };
-        let via = facts.via;
-        let allowed = match route {
-            Some(route) => {
-                let permit = authz::decide(route, question)?;
-                Allowed::App { permit, facts, path: path.into_owned(), strip_authorization }
-            }
-            None => Allowed::Own { permit: authz::decide_own(least, question)?, via },
+        let decision = match route {
+            Some(route) => Decision::App(authz::decide(route, question)?),
+            None => Decision::Own(authz::decide_own(least, question)?),
         };
-        if let (Principal::User(user), None) = (&principal, pinned) {
+        if let (Some(user), None) = (user, pinned) {
             self.shared.pins.pin(tailnet, user.login.as_str(), user.user_id);
         }
-        trail.allowed = true;
-        Ok(allowed)
+        Ok(decision)
     }
 
     fn facts(&self, view: &View, conn: &Conn, request: &Request<Incoming>) -> Result<Classified, Reason> {
@@ -348,6 +399,7 @@ impl Edge {
             user_header: view.settings.user_header(),
             our_uid: self.shared.our_uid,
             trust_local_users: gateway.tailscale.trust_local_users,
+            accepted_in: conn.accepted_in,
         };
         classify(&conn.facts, request.headers(), host, &view.state, &policy, &|| conn.socket_uid())
     }
@@ -379,6 +431,7 @@ impl Edge {
     async fn authenticate(
         &self,
         view: &View,
+        conn: &Conn,
         facts: &IngressFacts,
         request: &Request<Incoming>,
         route: Option<&Arc<Route>>,
@@ -391,11 +444,21 @@ impl Edge {
             state: &view.state,
             limiter: &self.shared.limiter,
             subject: view.settings.subject(facts, &view.state),
-            own_addresses: &own_addresses,
+            own_addresses: own_addresses.as_ref().map(|own| own.as_slice()),
             own_route: route.is_none(),
             open_route: route.is_some_and(|route| route.public == Public::Open),
         };
-        authn::authenticate(facts, request.headers(), &context, &self.identities).await
+        let identities = OfConn { identities: &self.identities, conn };
+        authn::authenticate(facts, request.headers(), &context, &identities).await
+    }
+
+    fn hosts<'a>(&self, view: &'a View, conn: &Conn, route: Option<&'a Arc<Route>>) -> Hosts<'a> {
+        Hosts {
+            configured: &view.settings.config.gateway.allowed_hosts,
+            route: route.and_then(|route| route.host.as_deref()),
+            running: view.state.running().map(|running| &**running),
+            local: conn.local_ip(),
+        }
     }
 
     fn guard(
@@ -408,11 +471,7 @@ impl Edge {
         route: Option<&Arc<Route>>,
     ) -> Result<(), Reason> {
         let gateway = &view.settings.config.gateway;
-        let hosts = Hosts {
-            configured: &gateway.allowed_hosts,
-            running: view.state.running().map(|running| &**running),
-            local: conn.local_ip(),
-        };
+        let hosts = self.hosts(view, conn, route);
         let upgrade = request.headers().contains_key(header::UPGRADE);
         let options = route.map(|route| route.guard).unwrap_or_default();
         guard::check(principal, facts, request.method(), request.headers(), upgrade, &hosts, options)?;
@@ -430,26 +489,43 @@ impl Edge {
         facts: &IngressFacts,
         permit: &authz::Permit,
         upgrade: bool,
-    ) {
+        http2: bool,
+    ) -> CloseSignal {
         let asked = match facts.evidence {
             Evidence::Direct { peer, .. } => Some(peer),
             Evidence::Serve { source, .. } => Some(source),
             _ => None,
         };
-        *conn.grant.borrow_mut() = Some(Grant {
+        let grant = Grant {
+            conn: conn.facts.id,
             principal: permit.principal().clone(),
             via: facts.via,
-            asked,
+            peer: facts.peer.map(|peer| peer.ip()),
+            // A secret or nobody's request has no device to ask about.
+            asked: asked.filter(|_| matches!(permit.principal(), Principal::User(_) | Principal::Node(_))),
             route: permit.route().clone(),
             upgrade,
             settings: view.settings.clone(),
-        });
+        };
+        if upgrade || http2 {
+            return self.live.enter(grant);
+        }
+        *conn.grant.borrow_mut() = Some(grant);
         if !conn.watched.replace(true) {
             self.live.watch(conn);
         }
+        conn.closer.borrow().signal()
     }
 
-    async fn own(&self, permit: authz::ApiPermit, via: Via, request: Request<Incoming>) -> Response<Body> {
+    async fn own(
+        &self,
+        permit: authz::ApiPermit,
+        via: Via,
+        path: &str,
+        mut request: Request<Incoming>,
+    ) -> Response<Body> {
+        // The router sees the path that was decided on, and nothing else.
+        *request.uri_mut() = path.parse().unwrap_or_default();
         let caller = Caller { permit: Arc::new(permit), via };
         let mut request = request.map(axum::body::Body::new);
         request.extensions_mut().insert(caller);
@@ -509,6 +585,38 @@ impl Edge {
     }
 }
 
+/// Identities as one connection sees them. Who is behind a socket of userspace
+/// networking is learned once per connection and a few seconds, since a miss costs
+/// the daemon 180 ms; never by address, which the next connection may have.
+struct OfConn<'a> {
+    identities: &'a WorkerCache,
+    conn: &'a Conn,
+}
+
+impl Identities for OfConn<'_> {
+    async fn of_peer(&self, ip: IpAddr) -> Verdict {
+        self.identities.of_peer(ip).await
+    }
+
+    async fn of_socket(&self, socket: SocketAddr) -> Verdict {
+        if let Some((at, verdict)) = &*self.conn.userspace.borrow()
+            && at.elapsed() < IDENTITY_AGE
+        {
+            return verdict.clone();
+        }
+        let verdict = self.identities.of_socket(socket).await;
+        // While we asked, the socket may have gone and its port been given to
+        // somebody else's.
+        if verdict.is_ok() && !self.conn.has_same_peer_socket() {
+            return Err(Reason::PeerUnknown);
+        }
+        if matches!(verdict, Ok(_) | Err(Reason::PeerUnknown)) {
+            *self.conn.userspace.borrow_mut() = Some((Instant::now(), verdict.clone()));
+        }
+        verdict
+    }
+}
+
 impl Handler for Edge {
     type Conn = Conn;
 
@@ -516,7 +624,8 @@ impl Handler for Edge {
         let state = self.shared.state.load();
         match *endpoint {
             Endpoint::Tcp { peer, local } => {
-                if is_off_tailnet(peer, local, &state, &self.shared.own_addresses.load()) {
+                let own = self.shared.own_addresses.load();
+                if is_off_tailnet(peer, local, &state, own.as_ref().map_or(&[], |own| own.as_slice())) {
                     return Admit::Drop("off_tailnet_peer");
                 }
                 Admit::Keep
@@ -534,15 +643,11 @@ impl Handler for Edge {
     }
 
     fn open(&self, facts: ConnFacts, control: ConnControl) -> Conn {
-        Conn::new(facts, control)
+        Conn::new(facts, control, self.shared.state.load().serve_generation)
     }
 
-    fn call(
-        self: Rc<Self>,
-        conn: Rc<Conn>,
-        request: Request<Incoming>,
-    ) -> impl Future<Output = Response<Body>> + 'static {
-        async move { self.answer(&conn, request).await }
+    async fn call(self: Rc<Self>, conn: Rc<Conn>, request: Request<Incoming>) -> Response<Body> {
+        self.answer(&conn, request).await
     }
 }
 
