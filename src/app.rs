@@ -429,7 +429,10 @@ fn open_pins(config: &Config) -> Pins {
 /// What a set of files looks like from outside: enough to notice a change, a
 /// rename into place included.
 #[derive(PartialEq, Eq)]
-struct Fingerprint(Vec<Option<(u64, u64, i64, i64, u64)>>);
+struct Fingerprint(Vec<Option<Stamp>>);
+
+/// Device, inode, modification time (seconds and nanoseconds) and size.
+type Stamp = (u64, u64, i64, i64, u64);
 
 impl Fingerprint {
     fn of<'a>(files: impl Iterator<Item = &'a Path>) -> Self {

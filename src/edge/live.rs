@@ -18,41 +18,17 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use super::pipeline::Conn;
+use super::conn::Conn;
+use super::grant::{Grant, IDENTITY_AGE};
 use super::recheck::{recheck, still_is};
 use super::shared::{Settings, Shared};
-use crate::domain::{Principal, Reason, Route, TailnetState};
-use crate::ingress::Via;
+use crate::domain::{Reason, TailnetState};
 use crate::proxy::{CloseReason, CloseSignal, Closer};
 
 /// How often everything open is looked at.
 const GLANCE: Duration = Duration::from_millis(500);
 /// How long an answer may go on after the gateway was told to stop.
 const LAST_WORDS: Duration = Duration::from_secs(5);
-/// How old an identity may be while its device is connected.
-pub(super) const IDENTITY_AGE: Duration = Duration::from_secs(5);
-
-/// On what something was opened.
-#[derive(Clone)]
-pub(super) struct Grant {
-    /// The connection's number in the log.
-    pub(super) conn: u64,
-    /// Whose it is.
-    pub(super) principal: Principal,
-    /// By which way.
-    pub(super) via: Via,
-    /// Who opened the socket.
-    pub(super) peer: Option<IpAddr>,
-    /// The address that `whois` was asked about.
-    pub(super) asked: Option<IpAddr>,
-    /// The route; looked up again by its name, since a reload makes new ones.
-    pub(super) route: Arc<Route>,
-    /// Whether it asked for an upgrade: a WebSocket does not end by itself.
-    pub(super) upgrade: bool,
-    /// The configuration that was in force.
-    pub(super) settings: Arc<Settings>,
-}
-
 /// Something open, with the hand that ends it.
 struct Open {
     grant: Grant,

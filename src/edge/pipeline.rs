@@ -1,14 +1,10 @@
-//! The order of a request (rulings 2), on one page.
-//!
-//! Each step hands the next what it found; the first that refuses ends the
-//! request. Reading [`Edge::decide`] from top to bottom is reading the policy.
+//! One worker's way through the rooms: decide, then forward or answer, then log.
 
-use std::cell::{Cell, RefCell};
-use std::net::{IpAddr, SocketAddr};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use http::header::{self, HeaderName};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
@@ -17,163 +13,36 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tower::ServiceExt;
 
-use super::guard::{self, Hosts};
-use super::live::{Grant, IDENTITY_AGE, Live};
-use super::path::{self, CanonicalPath};
+use super::conn::Conn;
+use super::decide::{Allowed, Trail, View};
+use super::grant::Grant;
+use super::live::Live;
 use super::request_log::{Line, LoggedBody};
 use super::respond::{self, Asked};
-use super::router::Target;
-use super::shared::{Settings, Shared};
+use super::shared::Shared;
 use crate::api::{self, Caller, health};
-use crate::authn::{self, Authentication, Context, Identities, Refusal, Verdict, WorkerCache};
-use crate::authz::{self, Question};
+use crate::authn::{Refusal, WorkerCache};
+use crate::authz::{self};
 use crate::body::Body;
-use crate::domain::{Principal, Public, Reason, Role, Route, TailnetState};
+use crate::domain::{Principal, Reason};
 use crate::ingress::attest;
-use crate::ingress::classify::{Classified, Policy, classify, is_off_tailnet};
+use crate::ingress::classify::is_off_tailnet;
 use crate::ingress::{
-    Admit, ConnControl, ConnFacts, Endpoint, Evidence, FramingFault, Handler, IngressFacts, Limits,
-    ListenerKind, SocketOwner, Via, authority_of, framing_fault, peer_uid,
+    Admit, ConnControl, ConnFacts, Endpoint, Evidence, Handler, IngressFacts, Limits, ListenerKind, Via,
 };
-use crate::proxy::{self, CloseReason, CloseSignal, Closer, Credentials, Forward, UpstreamPools};
+use crate::proxy::{self, CloseSignal, Credentials, Forward, UpstreamPools};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// One worker's way through the rooms.
 pub struct Edge {
-    shared: Arc<Shared>,
-    limits: Limits,
-    identities: WorkerCache,
+    pub(super) shared: Arc<Shared>,
+    pub(super) limits: Limits,
+    pub(super) identities: WorkerCache,
     pools: UpstreamPools,
     view: RefCell<Rc<View>>,
     api: RefCell<axum::Router>,
     live: Rc<Live>,
-}
-
-/// The one snapshot a request sees.
-struct View {
-    settings: Arc<Settings>,
-    state: Arc<TailnetState>,
-}
-
-/// What is remembered of a connection.
-pub struct Conn {
-    facts: ConnFacts,
-    control: ConnControl,
-    /// The Serve facts' generation under which it was accepted.
-    accepted_in: u64,
-    /// Which peer of a userspace-networking daemon is behind it, and since when
-    /// that is known.
-    userspace: RefCell<Option<(Instant, Verdict)>>,
-    /// Ends what is open on this connection when the right to it is taken away.
-    closer: RefCell<Closer>,
-    /// On what the latest of it was opened. A connection of Serve's carries many
-    /// people's requests, but one at a time.
-    grant: RefCell<Option<Grant>>,
-    watched: Cell<bool>,
-    /// The socket at the other end of a loopback connection, asked for once: its
-    /// owner does not change while it lives.
-    socket_owner: RefCell<Option<Option<SocketOwner>>>,
-    warned: Cell<bool>,
-}
-
-impl Conn {
-    /// A new connection.
-    fn new(facts: ConnFacts, control: ConnControl, accepted_in: u64) -> Self {
-        Self {
-            facts,
-            control,
-            accepted_in,
-            userspace: RefCell::new(None),
-            closer: RefCell::default(),
-            grant: RefCell::new(None),
-            watched: Cell::new(false),
-            socket_owner: RefCell::new(None),
-            warned: Cell::new(false),
-        }
-    }
-
-    /// Whether something is open on it: a request under way, a stream, a tunnel.
-    pub(super) fn has_open(&self) -> bool {
-        self.closer.borrow().held() > 0
-    }
-
-    /// On what it was opened.
-    pub(super) fn grant(&self) -> Option<Grant> {
-        self.grant.borrow().clone()
-    }
-
-    /// Ends what is open. Later requests are decided anew.
-    pub(super) fn close(&self, reason: CloseReason) {
-        self.closer.take().close(reason);
-    }
-
-    fn socket_uid(&self) -> Option<u32> {
-        if let Some(known) = &*self.socket_owner.borrow() {
-            return known.as_ref().map(|owner| owner.uid);
-        }
-        let owner = self.ask_owner();
-        let uid = owner.as_ref().map(|owner| owner.uid);
-        // A socket that is gone by now says nothing; it is not asked again.
-        *self.socket_owner.borrow_mut() = Some(owner);
-        uid
-    }
-
-    fn ask_owner(&self) -> Option<SocketOwner> {
-        match self.facts.endpoint {
-            Endpoint::Tcp { peer, local } => peer_uid(peer.socket(), local.socket()).ok(),
-            Endpoint::Unix(_) => None,
-        }
-    }
-
-    /// Whether the socket at the other end is still the one that was asked about.
-    fn has_same_peer_socket(&self) -> bool {
-        let now = self.ask_owner();
-        match (&now, &*self.socket_owner.borrow()) {
-            (Some(now), Some(Some(before))) => now.uid == before.uid && now.inode == before.inode,
-            _ => false,
-        }
-    }
-
-    fn local_ip(&self) -> Option<IpAddr> {
-        match self.facts.endpoint {
-            Endpoint::Tcp { local, .. } => Some(local.ip()),
-            Endpoint::Unix(_) => None,
-        }
-    }
-}
-
-/// A request that was let through, and where to.
-enum Allowed {
-    App {
-        permit: authz::Permit,
-        facts: Rc<IngressFacts>,
-        path: String,
-        strip_authorization: bool,
-    },
-    Own {
-        permit: authz::ApiPermit,
-        via: Via,
-        path: String,
-    },
-    /// A probe, and whether its details may be shown.
-    Probe(health::Probe, bool),
-}
-
-/// Leave for one or the other.
-enum Decision {
-    App(authz::Permit),
-    Own(authz::ApiPermit),
-}
-
-/// What is known of a request so far; what the log line and the answer need.
-#[derive(Default)]
-struct Trail {
-    facts: Option<Rc<IngressFacts>>,
-    principal: Option<Principal>,
-    scheme: Option<&'static str>,
-    route: Option<Arc<Route>>,
-    allowed: bool,
 }
 
 impl Edge {
@@ -266,219 +135,6 @@ impl Edge {
         }
         let line = self.line(conn, trail, request_id, method, raw_path, reason, started, bytes_in);
         response.map(|body| Body::Local(Box::pin(LoggedBody::new(body, status, Box::new(line)))))
-    }
-
-    /// The order of rulings 2.
-    async fn decide(
-        &self,
-        view: &View,
-        conn: &Conn,
-        request: &Request<Incoming>,
-        trail: &mut Trail,
-    ) -> Result<Allowed, Refusal> {
-        // Framing and limits.
-        if let Some(fault) = framing_fault(request, &self.limits) {
-            return Err(Reason::from(fault).into());
-        }
-        if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
-            return Err(Reason::MethodNotAllowed.into());
-        }
-
-        // Facts, and with them ambiguous headers.
-        let classified = self.facts(view, conn, request)?;
-        self.note(conn, &classified);
-        let facts = Rc::clone(trail.facts.insert(Rc::new(classified.facts)));
-
-        // Probes: a path and a method, never a header.
-        if let Some(probe) = health::probe(request.uri().path()) {
-            if !health::allows(request.method()) {
-                return Err(Reason::MethodNotAllowed.into());
-            }
-            trail.allowed = true;
-            // A page that rebound its name to us is local, too; its Host is not.
-            let detail = facts.local_direct && guard::host_is_ours(&facts, &self.hosts(view, conn, None));
-            return Ok(Allowed::Probe(probe, detail));
-        }
-
-        // One path for policy and upstream.
-        let CanonicalPath { path, policy } = path::canonical(request.uri().path())?;
-
-        // Route.
-        let target = view.settings.router.find(&facts.host, &policy);
-        let (route, least) = match target {
-            Target::Route(route) => (Some(route), Role::User),
-            Target::Own => (None, api::least_role(&policy).ok_or(Reason::NoRoute)?),
-            Target::None => return Err(Reason::NoRoute.into()),
-        };
-        trail.route = route.cloned();
-        if facts.via == Via::Funnel && route.is_none_or(|route| route.public == Public::No) {
-            // Before any secret is looked at: Funnel must not be a place to guess.
-            return Err(Reason::NotPublic.into());
-        }
-
-        // Secret, session, identity.
-        let authentication = self.authenticate(view, conn, &facts, request, route).await?;
-        let Authentication { principal, scheme, strip_authorization, foreign_bearer } = authentication;
-        trail.principal = Some(principal.clone());
-        trail.scheme = Some(scheme.as_str());
-
-        // Host and browser guard, then authorization. A bearer that is not ours was
-        // the app's own only if the request is permitted without it; else it was a
-        // guess, and is answered as one (rulings 2).
-        let permitted = self
-            .guard(view, conn, &facts, request, &principal, route)
-            .and_then(|()| self.authorize(view, &facts, principal, route, least));
-        let decision = match (permitted, foreign_bearer) {
-            (Ok(decision), bearer) => {
-                if let Some(bearer) = bearer {
-                    bearer.forgive();
-                }
-                decision
-            }
-            (Err(_), Some(bearer)) => return Err(bearer.refuse()),
-            (Err(reason), None) => return Err(reason.into()),
-        };
-        conn.control.proven();
-        trail.allowed = true;
-        let via = facts.via;
-        Ok(match decision {
-            Decision::App(permit) => {
-                trail.principal = Some(permit.principal().clone());
-                Allowed::App { permit, facts, path: path.into_owned(), strip_authorization }
-            }
-            Decision::Own(permit) => Allowed::Own { permit, via, path: policy.into_owned() },
-        })
-    }
-
-    fn authorize(
-        &self,
-        view: &View,
-        facts: &IngressFacts,
-        principal: Principal,
-        route: Option<&Arc<Route>>,
-        least: Role,
-    ) -> Result<Decision, Reason> {
-        let running = view.state.running();
-        let tailnet = running.map_or("", |running| running.tailnet.as_str());
-        let user = match &principal {
-            Principal::User(user) => Some(user.clone()),
-            _ => None,
-        };
-        let pinned = user.as_ref().and_then(|user| self.shared.pins.of(tailnet, user.login.as_str()));
-        let question = Question {
-            principal,
-            via: facts.via,
-            access: &view.settings.config.gateway.access,
-            owner: running.and_then(|running| running.owner.as_ref()),
-            pinned,
-            now: unix_now(),
-        };
-        let decision = match route {
-            Some(route) => Decision::App(authz::decide(route, question)?),
-            None => Decision::Own(authz::decide_own(least, question)?),
-        };
-        if let (Some(user), None) = (user, pinned) {
-            self.shared.pins.pin(tailnet, user.login.as_str(), user.user_id);
-        }
-        Ok(decision)
-    }
-
-    fn facts(&self, view: &View, conn: &Conn, request: &Request<Incoming>) -> Result<Classified, Reason> {
-        let host = authority_of(request, conn.facts.tls.is_some())?;
-        if let (Some(tls), Endpoint::Tcp { .. }) = (&conn.facts.tls, conn.facts.endpoint)
-            && let Some(name) = &tls.server_name
-            && name.trim_end_matches('.') != host.split(':').next().unwrap_or_default()
-        {
-            // One certificate, two names: domain fronting (threat rule 42).
-            return Err(Reason::HostNotAllowed);
-        }
-        let gateway = &view.settings.config.gateway;
-        let policy = Policy {
-            trusted_proxies: &gateway.trusted_proxies,
-            allow_real_ip_fallback: gateway.allow_real_ip_fallback,
-            user_header: view.settings.user_header(),
-            our_uid: self.shared.our_uid,
-            trust_local_users: gateway.tailscale.trust_local_users,
-            accepted_in: conn.accepted_in,
-        };
-        classify(&conn.facts, request.headers(), host, &view.state, &policy, &|| conn.socket_uid())
-    }
-
-    /// Says once per connection what was dropped, and why.
-    fn note(&self, conn: &Conn, classified: &Classified) {
-        if conn.warned.get() {
-            return;
-        }
-        if let Some(condition) = classified.unattested {
-            conn.warned.set(true);
-            tracing::warn!(
-                conn = conn.facts.id,
-                condition = condition.as_str(),
-                event = "serve_peer_unattested",
-                "Serve headers from a connection that is not known to be Serve's were dropped"
-            );
-        } else if classified.unexpected_identity_header {
-            conn.warned.set(true);
-            tracing::warn!(
-                conn = conn.facts.id,
-                via = classified.facts.via.as_str(),
-                event = "identity_header_unexpected",
-                "an identity header was dropped"
-            );
-        }
-    }
-
-    async fn authenticate(
-        &self,
-        view: &View,
-        conn: &Conn,
-        facts: &IngressFacts,
-        request: &Request<Incoming>,
-        route: Option<&Arc<Route>>,
-    ) -> Result<Authentication, Refusal> {
-        let own_addresses = self.shared.own_addresses.load();
-        let gateway = &view.settings.config.gateway;
-        let context = Context {
-            auth: &gateway.auth,
-            secrets: &view.settings.secrets,
-            state: &view.state,
-            limiter: &self.shared.limiter,
-            subject: view.settings.subject(facts, &view.state),
-            own_addresses: own_addresses.as_ref().map(|own| own.as_slice()),
-            own_route: route.is_none(),
-            open_route: route.is_some_and(|route| route.public == Public::Open),
-        };
-        let identities = OfConn { identities: &self.identities, conn };
-        authn::authenticate(facts, request.headers(), &context, &identities).await
-    }
-
-    fn hosts<'a>(&self, view: &'a View, conn: &Conn, route: Option<&'a Arc<Route>>) -> Hosts<'a> {
-        Hosts {
-            configured: &view.settings.config.gateway.allowed_hosts,
-            route: route.and_then(|route| route.host.as_deref()),
-            running: view.state.running().map(|running| &**running),
-            local: conn.local_ip(),
-        }
-    }
-
-    fn guard(
-        &self,
-        view: &View,
-        conn: &Conn,
-        facts: &IngressFacts,
-        request: &Request<Incoming>,
-        principal: &Principal,
-        route: Option<&Arc<Route>>,
-    ) -> Result<(), Reason> {
-        let gateway = &view.settings.config.gateway;
-        let hosts = self.hosts(view, conn, route);
-        let upgrade = request.headers().contains_key(header::UPGRADE);
-        let options = route.map(|route| route.guard).unwrap_or_default();
-        guard::check(principal, facts, request.method(), request.headers(), upgrade, &hosts, options)?;
-        if gateway.require_https && !facts.https && principal.is_ambient() && facts.via != Via::Local {
-            return Err(Reason::HttpsRequired);
-        }
-        Ok(())
     }
 
     /// Remembers on what this request is let through, in case it stays open.
@@ -585,38 +241,6 @@ impl Edge {
     }
 }
 
-/// Identities as one connection sees them. Who is behind a socket of userspace
-/// networking is learned once per connection and a few seconds, since a miss costs
-/// the daemon 180 ms; never by address, which the next connection may have.
-struct OfConn<'a> {
-    identities: &'a WorkerCache,
-    conn: &'a Conn,
-}
-
-impl Identities for OfConn<'_> {
-    async fn of_peer(&self, ip: IpAddr) -> Verdict {
-        self.identities.of_peer(ip).await
-    }
-
-    async fn of_socket(&self, socket: SocketAddr) -> Verdict {
-        if let Some((at, verdict)) = &*self.conn.userspace.borrow()
-            && at.elapsed() < IDENTITY_AGE
-        {
-            return verdict.clone();
-        }
-        let verdict = self.identities.of_socket(socket).await;
-        // While we asked, the socket may have gone and its port been given to
-        // somebody else's.
-        if verdict.is_ok() && !self.conn.has_same_peer_socket() {
-            return Err(Reason::PeerUnknown);
-        }
-        if matches!(verdict, Ok(_) | Err(Reason::PeerUnknown)) {
-            *self.conn.userspace.borrow_mut() = Some((Instant::now(), verdict.clone()));
-        }
-        verdict
-    }
-}
-
 impl Handler for Edge {
     type Conn = Conn;
 
@@ -651,16 +275,6 @@ impl Handler for Edge {
     }
 }
 
-impl From<FramingFault> for Reason {
-    fn from(fault: FramingFault) -> Self {
-        match fault {
-            FramingFault::BadRequest => Self::BadRequest,
-            FramingFault::UriTooLong => Self::UriTooLong,
-            FramingFault::HeadersTooLarge => Self::HeadersTooLarge,
-        }
-    }
-}
-
 /// A number for a request: unique in this process, not guessable from outside,
 /// and cheap.
 fn next_request_id() -> HeaderValue {
@@ -670,10 +284,4 @@ fn next_request_id() -> HeaderValue {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let id = format!("{prefix:08x}-{number:06x}");
     HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("-"))
-}
-
-/// Now, in Unix seconds.
-pub(super) fn unix_now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

@@ -1,7 +1,6 @@
 //! Whether a grant would be given now.
 
-use super::live::Grant;
-use super::pipeline::unix_now;
+use super::grant::{Grant, unix_now};
 use super::shared::{Settings, Shared};
 use crate::authn::Verdict;
 use crate::authn::secret::Secrets;
