@@ -23,12 +23,13 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::authn::IdentityCache;
 use crate::authz::pins::Pins;
 use crate::config::{
-    Config, ConfigError, Env, GatewayFlags, GeneratedToken, GeneratedTokenError, Loaded, TailscaleMode, load,
+    Config, Env, Gateway, GatewayFlags, GeneratedToken, GeneratedTokenError, Loaded, TailscaleMode, load,
 };
 use crate::domain::TailnetState;
 use crate::edge::{Edge, Settings, Shared};
 use crate::ingress::{
-    BindError, Binder, Limits, Tls, TlsError, UnixError, UnixIngress, Workers, default_workers, own_addresses,
+    BindError, Binder, Limits, Tls, TlsError, TlsFiles, UnixError, UnixIngress, Workers, default_workers,
+    local_addrs, serve_dir,
 };
 use crate::limits::Limiter;
 use crate::readiness::{Fault, Readiness};
@@ -49,9 +50,6 @@ const ADDRESSES: Duration = Duration::from_secs(15);
 /// Why the gateway did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The configuration is refused.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
     /// A key asks for something this version does not do.
     #[error("{key} is not available in this version; {instead}")]
     Unavailable {
@@ -87,7 +85,7 @@ impl StartError {
     /// Whether the configuration is to blame: exit 78, and a service manager need
     /// not try again.
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Config(_) | Self::Unavailable { .. } | Self::Tls(_) | Self::Unix(_))
+        matches!(self, Self::Unavailable { .. } | Self::Tls(_) | Self::Unix(_))
     }
 }
 
@@ -96,8 +94,7 @@ impl StartError {
 /// # Errors
 ///
 /// Why it did not start. Once it runs, nothing ends it but a signal.
-pub fn run(flags: GatewayFlags, env: Env) -> Result<(), StartError> {
-    let loaded = load(&flags, &env)?;
+pub fn run(loaded: Loaded, flags: GatewayFlags, env: Env) -> Result<(), StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(system("the control thread's runtime cannot be made"))?;
     runtime.block_on(App::start(loaded, flags, env))
@@ -116,6 +113,7 @@ struct App {
     shared: Arc<Shared>,
     workers: Workers,
     port: u16,
+    tls: Option<Tls>,
 }
 
 impl App {
@@ -128,8 +126,7 @@ impl App {
         let token = generate_token(&mut loaded)?;
         let config = loaded.config.clone();
         let gateway = &config.gateway;
-        let tls =
-            gateway.tls.as_ref().map(|files| Tls::load(&files.cert_path, &files.key_path)).transpose()?;
+        let tls = load_tls(gateway)?;
 
         // Addresses first: a port that is taken is the likeliest fault.
         let run_dir = config.state_dir.join("run");
@@ -139,7 +136,7 @@ impl App {
         let binder = Binder::new(count, &run_dir);
         let bound = bind_fixed(&binder, gateway)?;
         let port = bound.port;
-        let unix = serve_ingress(&config)?;
+        let unix = serve_ingress(&config, &env)?;
 
         let state = Arc::new(ArcSwap::from_pointee(TailnetState::unknown()));
         let finder = Arc::new(Finder::new(LocateOptions {
@@ -184,8 +181,8 @@ impl App {
         let interest = Interest { port, unix: unix_path };
         let (watcher, changed) = Watcher::new(finder, state, interest);
         tokio::spawn(watcher.run());
-        let tailnet = TailnetListeners::new(gateway.bind, port, binder, tls);
-        let app = Self { flags, env, loaded, token, shared, workers, port };
+        let tailnet = TailnetListeners::new(gateway.bind, port, binder, tls.clone());
+        let app = Self { flags, env, loaded, token, shared, workers, port, tls };
         app.serve(changed, tailnet).await
     }
 
@@ -204,24 +201,27 @@ impl App {
         let mut addresses = interval(ADDRESSES);
         let mut retry = interval(Duration::from_secs(1));
         retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut seen = Fingerprint::of(&self.loaded.files, &self.loaded.path);
+        let mut pins_glance = interval(Duration::from_secs(1));
+        pins_glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut seen = self.fingerprint();
         let mut banner = report::Banner::default();
         loop {
             tokio::select! {
                 _ = term.recv() => break,
                 _ = int.recv() => break,
                 _ = hup.recv() => {
-                    seen = Fingerprint::of(&self.loaded.files, &self.loaded.path);
+                    seen = self.fingerprint();
                     self.reload();
                 }
                 _ = config_glance.tick(), if self.loaded.config.gateway.reload => {
-                    let now = Fingerprint::of(&self.loaded.files, &self.loaded.path);
+                    let now = self.fingerprint();
                     if now != seen {
                         seen = now;
                         self.reload();
                     }
                 }
                 _ = addresses.tick() => self.shared.own_addresses.store(Arc::new(own_addresses())),
+                _ = pins_glance.tick() => self.shared.pins.refresh(),
                 _ = retry.tick(), if tailnet.wants_retry() => self.follow(&mut tailnet, &mut banner),
                 answer = changed.changed() => {
                     if answer.is_err() {
@@ -258,8 +258,36 @@ impl App {
         }
     }
 
+    /// What is looked at for changes: the configuration with its parts, and the
+    /// certificate.
+    fn fingerprint(&self) -> Fingerprint {
+        let tls = self.tls.iter().flat_map(|tls| [&tls.files().cert, &tls.files().key]);
+        let files = self.loaded.files.iter().chain(tls).map(PathBuf::as_path);
+        Fingerprint::of(std::iter::once(self.loaded.path.as_path()).chain(files))
+    }
+
+    /// Takes over a certificate that changed on disk. A broken or mismatched pair
+    /// leaves the old one in use (threat rule 99).
+    fn reload_certificate(&self) {
+        let Some(tls) = &self.tls else { return };
+        match tls.reload() {
+            Ok(()) => {
+                self.shared.readiness.clear("certificate_not_reloaded");
+            }
+            Err(error) => {
+                let detail = telemetry::chain(&error);
+                tracing::error!(
+                    error = detail,
+                    "the changed certificate is refused; the old one stays in use"
+                );
+                self.shared.readiness.fail("certificate_not_reloaded", Fault { detail, fix: None });
+            }
+        }
+    }
+
     /// Puts a changed configuration in force, whole or not at all.
     fn reload(&mut self) {
+        self.reload_certificate();
         let mut loaded = match load(&self.flags, &self.env) {
             Ok(loaded) => loaded,
             Err(error) => {
@@ -347,11 +375,30 @@ fn bind_fixed(
 }
 
 /// The Serve ingress, where Serve or Funnel is wanted.
-fn serve_ingress(config: &Config) -> Result<Option<UnixIngress>, StartError> {
+fn serve_ingress(config: &Config, env: &Env) -> Result<Option<UnixIngress>, StartError> {
     if config.gateway.tailscale.mode == TailscaleMode::Off {
         return Ok(None);
     }
-    Ok(Some(UnixIngress::bind(&config.state_dir)?))
+    let dir = serve_dir(|name| env.get(name).map(Into::into), &config.state_dir);
+    Ok(Some(UnixIngress::bind(&dir)?))
+}
+
+fn load_tls(gateway: &Gateway) -> Result<Option<Tls>, StartError> {
+    let Some(files) = &gateway.tls else { return Ok(None) };
+    let tls = Tls::load(TlsFiles { cert: files.cert_path.clone(), key: files.key_path.clone() })?;
+    if let Some(mode) = tls.files().exposed_key_mode() {
+        tracing::warn!(path = %files.key_path.display(), mode = format!("{mode:o}"), "others can read the key");
+    }
+    Ok(Some(tls))
+}
+
+/// This host's own addresses. Unknown is none: a proxy rule then has less to
+/// refuse by, and says so.
+fn own_addresses() -> Vec<IpAddr> {
+    local_addrs().map(|addrs| addrs.into_iter().collect()).unwrap_or_else(|error| {
+        tracing::warn!(error = %error, "this host's own addresses cannot be read");
+        Vec::new()
+    })
 }
 
 fn open_pins(config: &Config) -> Pins {
@@ -377,12 +424,12 @@ fn open_pins(config: &Config) -> Pins {
 struct Fingerprint(Vec<Option<(u64, u64, i64, i64, u64)>>);
 
 impl Fingerprint {
-    fn of(files: &[PathBuf], config: &Path) -> Self {
+    fn of<'a>(files: impl Iterator<Item = &'a Path>) -> Self {
         use std::os::unix::fs::MetadataExt;
         let one = |path: &Path| {
             let meta = std::fs::metadata(path).ok()?;
             Some((meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.size()))
         };
-        Self(std::iter::once(config).chain(files.iter().map(PathBuf::as_path)).map(one).collect())
+        Self(files.map(one).collect())
     }
 }

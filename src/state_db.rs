@@ -6,11 +6,12 @@
 use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use rusqlite::{Connection, params};
 
-use crate::authz::pins::PinStore;
+use crate::authz::pins::{Pin, PinStore};
 
 /// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +37,8 @@ pub enum StateError {
 /// The open database.
 pub struct StateDb {
     connection: Mutex<Connection>,
+    /// SQLite's number for the state other processes left the file in.
+    version: AtomicI64,
 }
 
 impl StateDb {
@@ -74,7 +77,8 @@ impl StateDb {
                  ) STRICT;",
             )
             .map_err(sqlite)?;
-        Ok(Self { connection: Mutex::new(connection) })
+        let version = AtomicI64::new(data_version(&connection).unwrap_or(0));
+        Ok(Self { connection: Mutex::new(connection), version })
     }
 
     /// Every pin: tailnet, lower-cased login, user id.
@@ -82,7 +86,7 @@ impl StateDb {
     /// # Errors
     ///
     /// A sentence for the log.
-    pub fn pins(&self) -> Result<Vec<(String, String, i64)>, String> {
+    pub fn pins(&self) -> Result<Vec<Pin>, String> {
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let mut statement = connection
             .prepare("SELECT tailnet, login, user_id FROM user_id_pin")
@@ -120,6 +124,20 @@ impl PinStore for Option<StateDb> {
             .map(|_| ())
             .map_err(|error| error.to_string())
     }
+
+    fn changed(&self) -> Option<Vec<Pin>> {
+        let db = self.as_ref()?;
+        let now = data_version(&db.connection.lock().unwrap_or_else(PoisonError::into_inner))?;
+        if db.version.swap(now, Ordering::Relaxed) == now {
+            return None;
+        }
+        db.pins().map_err(|error| tracing::error!(error, "the pinned user ids cannot be read")).ok()
+    }
+}
+
+/// Changes only when another connection wrote.
+fn data_version(connection: &Connection) -> Option<i64> {
+    connection.pragma_query_value(None, "data_version", |row| row.get(0)).ok()
 }
 
 #[cfg(test)]
@@ -138,6 +156,17 @@ mod tests {
         assert_eq!(db.pins().unwrap(), vec![("t".into(), "alice@example.com".into(), 1)]);
         assert_eq!(db.unpin("Alice@example.com").unwrap(), 1);
         assert!(db.pins().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_another_process_unpinned_is_noticed() {
+        let home = tempfile::tempdir().unwrap();
+        let ours = Some(StateDb::open(home.path()).unwrap());
+        ours.remember("t", "alice@example.com", 1).unwrap();
+        assert_eq!(ours.changed(), None, "our own writes are no news");
+        StateDb::open(home.path()).unwrap().unpin("alice@example.com").unwrap();
+        assert_eq!(ours.changed(), Some(Vec::new()));
+        assert_eq!(ours.changed(), None);
     }
 
     #[test]

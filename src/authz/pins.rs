@@ -19,7 +19,14 @@ pub trait PinStore: Send + Sync + 'static {
     ///
     /// A sentence for the log.
     fn remember(&self, tailnet: &str, login: &str, user_id: i64) -> Result<(), String>;
+
+    /// Every pin, if another process changed them since this was last asked:
+    /// `openclaw access unpin`. `None` otherwise.
+    fn changed(&self) -> Option<Vec<Pin>>;
 }
+
+/// A tailnet, a login in lower case, and the user id it is pinned to.
+pub type Pin = (String, String, i64);
 
 type Known = HashMap<Box<str>, HashMap<Box<str>, i64>>;
 
@@ -33,11 +40,8 @@ pub struct Pins {
 
 impl Pins {
     /// The pins that were remembered before: tailnet, login, user id.
-    pub fn new(store: Box<dyn PinStore>, remembered: Vec<(String, String, i64)>) -> Self {
-        let mut known = Known::new();
-        for (tailnet, login, id) in remembered {
-            known.entry(tailnet.into()).or_default().insert(login.to_ascii_lowercase().into(), id);
-        }
+    pub fn new(store: Box<dyn PinStore>, remembered: Vec<Pin>) -> Self {
+        let known = known(remembered);
         Self {
             known: ArcSwap::from_pointee(known),
             writing: Mutex::new(()),
@@ -76,10 +80,27 @@ impl Pins {
         }
     }
 
+    /// Takes over what another process changed.
+    pub fn refresh(&self) {
+        let _writing = self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(pins) = self.store.changed() {
+            self.known.store(std::sync::Arc::new(known(pins)));
+            tracing::info!("the pinned user ids were changed by another process");
+        }
+    }
+
     /// Whether a pin is in memory only.
     pub fn is_degraded(&self) -> bool {
         self.degraded.load(Ordering::Relaxed)
     }
+}
+
+fn known(pins: Vec<Pin>) -> Known {
+    let mut known = Known::new();
+    for (tailnet, login, id) in pins {
+        known.entry(tailnet.into()).or_default().insert(login.to_ascii_lowercase().into(), id);
+    }
+    known
 }
 
 #[cfg(test)]
@@ -90,6 +111,9 @@ mod tests {
     impl PinStore for Broken {
         fn remember(&self, _: &str, _: &str, _: i64) -> Result<(), String> {
             Err("disk full".into())
+        }
+        fn changed(&self) -> Option<Vec<Pin>> {
+            None
         }
     }
 

@@ -89,9 +89,9 @@ fn mode(build: &mut Build<'_>, raw: &raw::Auth, has_token: bool, has_password: b
     }
     if has_token && has_password {
         let what = format!(
-            "is not set, and there is a token (from {}) and a password (from {}): say which one counts",
-            build.provenance.of("gateway.auth.token"),
-            build.provenance.of("gateway.auth.password"),
+            "is not set, and there is a token{} and a password{}: say which one counts",
+            build.from("gateway.auth.token"),
+            build.from("gateway.auth.password"),
         );
         build.refuse(Problem::new(MODE, what).fix(SET_MODE).at_start());
     }
@@ -121,18 +121,18 @@ fn refuse_none(build: &mut Build<'_>, mode: AuthMode, listen: &Listen, tailscale
     if mode != AuthMode::None {
         return;
     }
-    let none = build.says(MODE, "none");
+    let none = build.is(MODE, "none");
     if listen.exposed {
         let bind = build.says("gateway.bind", listen.word.as_str());
         let what = format!(
-            "{none}: everybody would be let in, and {bind}, is open to other machines. Mode none is for bind loopback without Serve or Funnel"
+            "{none}, which lets everybody in, and {bind}, which is open to other machines. Mode none is for bind loopback without Serve or Funnel"
         );
         build.refuse(Problem::new(MODE, what).fix(SET_MODE));
     }
     if tailscale.mode != TailscaleMode::Off {
         let serve = build.says("gateway.tailscale.mode", tailscale.mode.as_str());
         let what = format!(
-            "{none}: everybody would be let in, and {serve}, brings in others than this machine. Mode none is for bind loopback without Serve or Funnel"
+            "{none}, which lets everybody in, and {serve}, which brings in others than this machine. Mode none is for bind loopback without Serve or Funnel"
         );
         build.refuse(Problem::new(MODE, what).fix(SET_MODE));
     }
@@ -148,13 +148,20 @@ fn without_secret(
     listen: &Listen,
     tailscale: &TailscaleConfig,
 ) -> bool {
+    let refused = match mode {
+        AuthMode::Password => build.is_refused(&["gateway.auth.password", "gateway.auth.passwordFile"]),
+        _ => build.is_refused(&["gateway.auth.token", "gateway.auth.tokenFile"]),
+    };
+    if refused {
+        return false;
+    }
     let funnel = tailscale.mode == TailscaleMode::Funnel;
     if funnel && mode != AuthMode::None {
         // Threat rule 60. A token made anew at every start is no secret that
         // anybody outside could have been given. Mode none is refused already.
-        let says = build.says("gateway.tailscale.mode", "funnel");
+        let says = build.is("gateway.tailscale.mode", "funnel");
         let what = format!(
-            "{says}: the public internet, and there is no gateway.auth.token or gateway.auth.password for mode {}",
+            "{says}, which lets the public internet in, and there is no gateway.auth.token or gateway.auth.password for mode {}",
             mode.as_str()
         );
         let fix = if mode == AuthMode::Password { SET_PASSWORD } else { SET_TOKEN };
@@ -164,7 +171,7 @@ fn without_secret(
     match mode {
         AuthMode::Password => {
             let what = format!(
-                "is missing: {}. Set it, OPENCLAW_GATEWAY_PASSWORD or --password-file",
+                "is missing, and {}. Set it, OPENCLAW_GATEWAY_PASSWORD or --password-file",
                 build.says(MODE, "password")
             );
             build.refuse(Problem::new("gateway.auth.password", what).fix(SET_PASSWORD).at_start());
@@ -175,7 +182,7 @@ fn without_secret(
             if listen.exposed && !identity_suffices {
                 let bind = build.says("gateway.bind", listen.word.as_str());
                 let what = format!(
-                    "is missing: {bind}, is open to other machines. Set it, OPENCLAW_GATEWAY_TOKEN or --token-file, or gateway.auth.mode password with gateway.auth.password, or trusted-proxy, or bind loopback"
+                    "is missing, and {bind}, which is open to other machines. Set it, OPENCLAW_GATEWAY_TOKEN or --token-file, or gateway.auth.mode password with gateway.auth.password, or trusted-proxy, or bind loopback"
                 );
                 build.refuse(Problem::new("gateway.auth.token", what).fix(SET_TOKEN).at_start());
             }

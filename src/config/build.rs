@@ -55,9 +55,13 @@ pub(crate) fn resolve(document: &Document, flags: &GatewayFlags) -> Option<Resol
         raw,
         combos::Parts { listen, tailscale, auth: auth.auth, proxies, tls, routes, access, origins, hosts },
     );
-    combos::channels(&mut build, &root.channels);
+    combos::channels(&mut build, &root.channels, &gateway.auth);
     let state_dir = document.paths.state_dir.clone();
-    let Build { problems, warnings, provenance, files, .. } = build;
+    let Build { mut problems, warnings, provenance, files, .. } = build;
+    // A word that is none was refused with the shape already.
+    problems.retain(|problem| {
+        document.problems.iter().all(|known| known.key.is_empty() || known.key != problem.key)
+    });
     let config = Config { gateway, state_dir, warnings };
     Some(Resolved { config, provenance, problems, needs_token, files })
 }
@@ -75,10 +79,18 @@ pub(crate) struct Build<'a> {
 impl Build<'_> {
     /// Notes a problem, and the file its key is in.
     pub(crate) fn refuse(&mut self, mut problem: Problem) {
-        if problem.file.is_none()
-            && let Provenance::File(path) = self.provenance.of(&problem.key)
-        {
-            problem.file = Some(path.clone());
+        match self.provenance.of(&problem.key) {
+            Provenance::File(path) if problem.file.is_none() => problem.file = Some(path.clone()),
+            // A missing key is missing in the file, where there is one.
+            Provenance::Default if problem.file.is_none() && self.document.text.is_some() => {
+                problem.file = Some(self.document.paths.config.clone());
+            }
+            // Changing the file would not help against what comes before it.
+            Provenance::Flag(name) if problem.fix.is_some() => {
+                problem.fix = Some(format!("leave out {name}, or give it another value"));
+            }
+            Provenance::Env(name) if problem.fix.is_some() => problem.fix = Some(format!("unset {name}")),
+            _ => {}
         }
         self.problems.push(problem);
     }
@@ -88,11 +100,33 @@ impl Build<'_> {
         self.warnings.push(text.into());
     }
 
-    /// `"lan" (from --bind)`: a value and where it came from.
+    /// `gateway.bind is "lan" (from --bind)`: a value, and where it came from
+    /// where that is not the file.
     pub(crate) fn says(&self, key: &str, value: &str) -> String {
+        format!("{key} {}", self.is(key, value))
+    }
+
+    /// ` (from --token)`, or nothing where it is the file that the message names
+    /// anyway.
+    pub(crate) fn from(&self, key: &str) -> String {
         match self.provenance.of(key) {
-            Provenance::Default => format!("{key} is {value:?}, the default"),
-            from => format!("{key} is {value:?}, from {from}"),
+            Provenance::File(_) | Provenance::Default => String::new(),
+            from => format!(" (from {from})"),
+        }
+    }
+
+    /// Whether something is wrong with a key already, so that nothing is said
+    /// twice.
+    pub(crate) fn is_refused(&self, keys: &[&str]) -> bool {
+        self.problems.iter().any(|problem| keys.contains(&problem.key.as_str()))
+    }
+
+    /// The same without the key.
+    pub(crate) fn is(&self, key: &str, value: &str) -> String {
+        match self.provenance.of(key) {
+            Provenance::File(_) => format!("is {value:?}"),
+            Provenance::Default => format!("is {value:?} by default"),
+            from => format!("is {value:?} (from {from})"),
         }
     }
 
@@ -115,8 +149,21 @@ impl Build<'_> {
         self.document.paths.of_file(text)
     }
 
-    /// Reads a secret from a file. Its text is the first line; a wrong file is a
-    /// problem with `key`.
+    /// A path as given by flag or variable: `~` expanded, relative to the working
+    /// directory.
+    pub(crate) fn given_path(&self, path: &Path) -> PathBuf {
+        let path = path.to_str().map_or_else(
+            || path.to_owned(),
+            |text| super::paths::expand(text, self.document.paths.home.as_deref()),
+        );
+        match self.document.env.cwd() {
+            Some(cwd) if path.is_relative() => cwd.join(path),
+            _ => path,
+        }
+    }
+
+    /// Reads a secret from a file. It is one line; a wrong file is a problem with
+    /// `key`.
     pub(crate) fn secret_file(&mut self, key: &str, path: &Path) -> Option<Secret> {
         let shown = path.display();
         self.files.push(path.to_owned());

@@ -1,6 +1,7 @@
 //! Puts the areas together and checks what lies between them.
 
 use ipnetwork::IpNetwork;
+use serde_json::Value;
 
 use super::build::Build;
 use super::error::Problem;
@@ -27,10 +28,8 @@ pub(crate) struct Parts {
 /// Makes the checked `gateway` of its areas.
 pub(crate) fn assemble(build: &mut Build<'_>, raw: &raw::Gateway, parts: Parts) -> Gateway {
     if raw.mode.as_deref() == Some("remote") {
-        let what = format!(
-            "{}: this machine only talks to a gateway elsewhere",
-            build.says("gateway.mode", "remote")
-        );
+        let what =
+            format!("{}: this machine only talks to a gateway elsewhere", build.is("gateway.mode", "remote"));
         build.refuse(
             Problem::new("gateway.mode", what).fix("openclaw config set gateway.mode local").at_start(),
         );
@@ -161,9 +160,24 @@ fn log(build: &mut Build<'_>, raw: &raw::Log) -> LogConfig {
     LogConfig { format, level }
 }
 
+fn holds(value: &Value, text: &str) -> bool {
+    match value {
+        Value::String(other) => other == text,
+        Value::Array(list) => list.iter().any(|inner| holds(inner, text)),
+        Value::Object(map) => map.values().any(|inner| holds(inner, text)),
+        _ => false,
+    }
+}
+
 /// What can be said of the chat channels before they run: that a policy admits
 /// nobody (security spec 0, S11, and 1.2).
-pub(crate) fn channels(build: &mut Build<'_>, channels: &serde_json::Value) {
+/// A bot's secret that is also ours opens both doors at once (threat rule 57).
+pub(crate) fn channels(build: &mut Build<'_>, channels: &Value, auth: &Auth) {
+    for secret in [&auth.token, &auth.password].into_iter().flatten() {
+        if holds(channels, secret.expose()) {
+            build.warn("a chat channel has the same secret as the gateway: give each its own");
+        }
+    }
     for (name, channel) in channels.as_object().into_iter().flatten() {
         channel_policy(build, &format!("channels.{name}"), channel);
         for (id, account) in channel["accounts"].as_object().into_iter().flatten() {
@@ -172,7 +186,7 @@ pub(crate) fn channels(build: &mut Build<'_>, channels: &serde_json::Value) {
     }
 }
 
-fn channel_policy(build: &mut Build<'_>, key: &str, channel: &serde_json::Value) {
+fn channel_policy(build: &mut Build<'_>, key: &str, channel: &Value) {
     let policy = channel["dmPolicy"].as_str().or_else(|| channel["dm"]["policy"].as_str());
     let lists = [&channel["allowFrom"], &channel["dm"]["allowFrom"]];
     let entries: Vec<_> = lists.iter().filter_map(|list| list.as_array()).flatten().collect();

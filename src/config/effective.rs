@@ -25,7 +25,10 @@ pub enum Lookup {
     /// A key without value or default.
     Unset,
     /// No such key.
-    Unknown,
+    Unknown {
+        /// The known key that is closest.
+        near: Option<String>,
+    },
 }
 
 /// Looks a key up. A file with faults is no obstacle as long as it can be read:
@@ -41,7 +44,7 @@ pub fn lookup(key: &KeyPath, config: Option<&Path>, env: &Env) -> Result<Lookup,
             Lookup::Found { value: schema::redact(key, value), source: source(key, &document, &provenance) }
         }
         None if schema::at(key).is_some() => Lookup::Unset,
-        None => Lookup::Unknown,
+        None => Lookup::Unknown { near: schema::suggest(key) },
     })
 }
 

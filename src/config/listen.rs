@@ -44,6 +44,12 @@ pub(crate) fn listen(build: &mut Build<'_>, raw: &raw::Gateway) -> Listen {
             host.map_or((Bind::Loopback, true), |host| (Bind::Custom(host), !host.is_loopback()))
         }
     };
+    if exposed && word != BindWord::Tailnet {
+        build.warn(format!(
+            "{}: machines that are not on the tailnet can reach the port, and only the secret keeps them out",
+            build.says("gateway.bind", word.as_str())
+        ));
+    }
     Listen { port, bind, word, exposed, on_tailnet: word == BindWord::Tailnet || in_container }
 }
 
@@ -66,7 +72,7 @@ fn custom_host(build: &mut Build<'_>, raw: &raw::Gateway, word: BindWord) -> Opt
             }
         },
         None if word == BindWord::Custom => {
-            let what = format!("{}, and the address is missing", build.says("gateway.bind", "custom"));
+            let what = format!("is missing, and {}", build.says("gateway.bind", "custom"));
             build.refuse(
                 Problem::new(KEY, what)
                     .fix("openclaw config set gateway.customBindHost 192.168.1.10")

@@ -49,8 +49,8 @@ impl Loaded {
 /// Everything that is wrong, each with its key and what would be right. The
 /// command exits with 78.
 pub fn load(flags: &GatewayFlags, env: &Env) -> Result<Loaded, ConfigError> {
-    let mut document = Document::read(flags.config.as_deref(), env)?;
-    let mut problems = std::mem::take(&mut document.problems);
+    let document = Document::read(flags.config.as_deref(), env)?;
+    let mut problems = document.problems.clone();
     let resolved = build::resolve(&document, flags);
     match resolved {
         Some(Resolved { config, provenance, problems: more, needs_token, files }) => {

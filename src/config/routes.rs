@@ -50,12 +50,12 @@ pub(crate) fn routes(build: &mut Build<'_>, raw: &raw::Gateway, port: u16) -> Ro
     let single = flag.as_ref().or(raw.upstream.as_ref());
     let mut names: Vec<String> = raw.routes.keys().cloned().collect();
     if single.is_some() && !raw.routes.is_empty() {
-        let from = build.provenance.of(UPSTREAM).clone();
-        let what = format!("is set (from {from}) next to gateway.routes: one app or several, not both");
+        let from = build.from(UPSTREAM);
+        let what = format!("is set{from} next to gateway.routes: one app or several, not both");
         build.refuse(Problem::new(UPSTREAM, what).fix("openclaw config unset gateway.upstream"));
     }
     let mut read = Vec::new();
-    if let Some(single) = single {
+    if let Some(single) = single.filter(|_| raw.routes.is_empty()) {
         let route = raw::Route::default();
         read.extend(self::route(build, UPSTREAM, "default", &route, Some(single), timeouts));
         names.push("default".to_owned());
@@ -189,10 +189,11 @@ fn between(build: &mut Build<'_>, read: &[Read], port: u16) {
             let what = format!(
                 "{why}, and there are other routes: pages of another app on the same origin could act with its rights. Give it a host or a listen port of its own, and no path"
             );
-            build.refuse(
-                Problem::new(one.key.clone(), what)
-                    .fix(format!("openclaw config set {}.listen 18801", one.key)),
-            );
+            build.refuse(Problem::new(one.key.clone(), what).fix(format!(
+                "openclaw config set {}.listen {}",
+                one.key,
+                port.saturating_add(2)
+            )));
         }
     }
     let mut origins: BTreeMap<_, Vec<String>> = BTreeMap::new();

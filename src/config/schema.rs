@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use super::keypath::{KeyPath, Segment};
 
 pub(crate) use check::check;
-pub(crate) use check::nearest;
+pub(crate) use check::{nearest, suggest};
 pub use export::json_schema;
 pub(crate) use gateway::{AUTH_MODE, BIND, TAILSCALE_MODE};
 

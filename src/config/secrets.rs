@@ -71,6 +71,7 @@ pub(crate) fn secret(build: &mut Build<'_>, raw: &raw::Auth, which: Which) -> Op
     }
     if let Some(path) = file.clone() {
         build.provenance.record(which.key(), Provenance::Flag(names.1));
+        let path = build.given_path(&path);
         return build.secret_file(which.key(), &path);
     }
     let from_file = of_file(build, raw, which);
@@ -100,6 +101,7 @@ fn of_variables(build: &mut Build<'_>, which: Which) -> Option<Secret> {
         }
         (None, Some(path)) => {
             build.provenance.record(which.key(), Provenance::Env(file_name.into()));
+            let path = build.given_path(&path);
             build.secret_file(which.key(), &path)
         }
         (None, None) => None,
@@ -144,12 +146,12 @@ pub(crate) fn weigh(build: &mut Build<'_>, which: Which, secret: Option<&Secret>
     let key = which.key();
     let Some(secret) = secret else { return };
     if is_placeholder(secret.expose()) {
-        let from = build.provenance.of(key).clone();
+        let from = build.from(key);
         let fix = match which {
             Which::Token => super::auth::SET_TOKEN.to_owned(),
             Which::Password => format!("openclaw config set {key} \"$(openssl rand -hex 16)\""),
         };
-        let what = format!("is a placeholder that everybody knows (from {from}), not a secret of yours");
+        let what = format!("is a placeholder that everybody knows{from}, not a secret of yours");
         build.refuse(Problem::new(key, what).fix(fix));
         return;
     }

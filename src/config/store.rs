@@ -222,7 +222,7 @@ fn judge(edit: &Edit, before: &Document, own: Value) -> Result<Vec<String>, Stor
     if let Some(error) = ConfigError::of(refused) {
         return Err(StoreError::Refused(error));
     }
-    let not_yet = rest.iter().map(|problem| format!("the gateway would not start like this: {problem}"));
+    let not_yet = rest.iter().map(|problem| format!("the gateway would not start like this yet: {problem}"));
     Ok(not_yet.chain(found.warnings).collect())
 }
 

@@ -5,10 +5,20 @@ use serde_json::Value;
 use super::env::Env;
 use super::error::Problem;
 use super::keypath::KeyPath;
+use super::schema;
 
 /// Keys under which a value that silently went missing would let more people
-/// in: a role, a host, an end. There an unset variable is an error.
-const STRICT: &[&str] = &["gateway.routes", "gateway.access", "gateway.upstream", "gateway.trustedProxies"];
+/// in: a role, a host, an end, a policy. There an unset variable is an error,
+/// but for secrets, without which nobody gets in.
+const STRICT: &[&str] = &[
+    "gateway.routes",
+    "gateway.access",
+    "gateway.upstream",
+    "gateway.trustedProxies",
+    "gateway.auth.trustedProxy",
+    "gateway.tools",
+    "channels",
+];
 
 /// What substitution found.
 #[derive(Default)]
@@ -48,7 +58,7 @@ fn visit(value: &mut Value, path: &KeyPath, env: &Env, found: &mut Substituted) 
             }
             Err(name) => {
                 let key = path.to_string();
-                if STRICT.iter().any(|strict| key.starts_with(strict)) {
+                if STRICT.iter().any(|strict| key.starts_with(strict)) && !schema::is_secret(path) {
                     let what = format!(
                         "the variable {name} is not set, and leaving this out could let more people in"
                     );

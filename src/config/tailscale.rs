@@ -25,7 +25,8 @@ pub(crate) fn tailscale(build: &mut Build<'_>, raw: &raw::Tailscale) -> Tailscal
     };
     let bin = match &build.flags.tailscale_bin {
         Some(path) => {
-            let path = path.clone();
+            // A bare name is looked for in PATH.
+            let path = if path.components().count() > 1 { build.given_path(path) } else { path.clone() };
             build.provenance.record("gateway.tailscale.bin", Provenance::Flag("--tailscale-bin"));
             Some(path)
         }

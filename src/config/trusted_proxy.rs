@@ -82,8 +82,8 @@ pub(crate) fn trusted_proxy(
     }
     let says = build.says("gateway.auth.mode", "trusted-proxy");
     if has_token {
-        let from = build.provenance.of("gateway.auth.token").clone();
-        let what = format!("is set (from {from}), and {says}: a token has no place there");
+        let from = build.from("gateway.auth.token");
+        let what = format!("is set{from}, and {says}: a token has no place there");
         build.refuse(
             Problem::new("gateway.auth.token", what)
                 .fix("openclaw config unset gateway.auth.token")
@@ -99,7 +99,7 @@ pub(crate) fn trusted_proxy(
         );
     }
     let Some(settings) = raw else {
-        let what = format!("is missing: {says}, needs userHeader and allowUsers");
+        let what = format!("is missing, and {says}: it says userHeader and allowUsers");
         build.refuse(
             Problem::new("gateway.auth.trustedProxy", what)
                 .fix("openclaw config set gateway.auth.trustedProxy '{userHeader: \"x-forwarded-user\", allowUsers: [\"you\"]}'")
@@ -113,6 +113,7 @@ pub(crate) fn trusted_proxy(
         );
     }
     let user_header = user_header(build, settings.user_header.as_deref());
+    let allow_users = allow_users(build, &settings.allow_users);
     let mut required_headers = Vec::new();
     for (i, name) in settings.required_headers.iter().enumerate() {
         required_headers.extend(
@@ -122,7 +123,7 @@ pub(crate) fn trusted_proxy(
     Some(TrustedProxy {
         user_header: user_header?,
         required_headers,
-        allow_users: allow_users(build, &settings.allow_users),
+        allow_users,
         allow_loopback: settings.allow_loopback,
     })
 }

@@ -216,7 +216,7 @@ impl Edge {
                     Ok(response) => (Ok(response), None),
                     Err(error) => {
                         let reason = error.reason();
-                        let chain = error_chain(&error);
+                        let chain = crate::telemetry::chain(&error);
                         tracing::warn!(
                             req = request_id.to_str().unwrap_or_default(),
                             code = reason.code(),
@@ -571,16 +571,4 @@ fn next_request_id() -> HeaderValue {
 pub(super) fn unix_now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-}
-
-/// The whole chain of an error, for the operator's log.
-fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

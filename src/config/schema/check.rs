@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::{Field, Kind, ROOT, is_secret};
 use crate::config::error::Problem;
-use crate::config::keypath::KeyPath;
+use crate::config::keypath::{KeyPath, Segment};
 
 /// Everything in a file that is not as the table says.
 pub(crate) fn check(value: &Value) -> Vec<Problem> {
@@ -150,6 +150,18 @@ fn unknown(fields: &'static [Field], path: &KeyPath, key: &str) -> Problem {
         what += &format!("; known here: {}", names.join(", "));
     }
     Problem::new(path.key(key).to_string(), what)
+}
+
+/// The known key closest to one that is unknown.
+pub(crate) fn suggest(path: &KeyPath) -> Option<String> {
+    let depth = (0..path.segments().len()).rev().find(|depth| super::at(&path.prefix(*depth)).is_some())?;
+    let Segment::Key(key) = path.segments().get(depth)? else { return None };
+    let here = path.prefix(depth);
+    let sibling = match super::at(&here)? {
+        Kind::Object(fields) => nearest(key, fields.iter().map(|field| field.name)),
+        _ => None,
+    };
+    sibling.map(|name| here.key(name).to_string()).or_else(|| elsewhere(key))
 }
 
 /// The word closest to `text`, where one is close enough to be meant.

@@ -60,7 +60,7 @@ const AUTH: Kind = Object(&[
         "trustedProxy",
         Object(&[
             Field::new("userHeader", Text, "the header that names the user"),
-            Field::new("requiredHeaders", TEXTS, "headers that must be there too").or("[]"),
+            Field::new("requiredHeaders", TEXTS, "headers that must be there too"),
             Field::new("allowUsers", TEXTS, "who is let in; nobody else is"),
             Field::new("allowLoopback", Bool, "false: a proxy on this machine is not believed"),
         ]),

@@ -1,0 +1,99 @@
+//! The command line: what can be typed, and one thin file for each command.
+//!
+//! A command gathers, calls the room that knows, prints and returns an exit
+//! code ([`Exit`]). What is right or wrong is decided elsewhere.
+
+mod access;
+mod config;
+mod exit;
+mod gateway;
+pub mod output;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Env;
+
+pub use exit::Exit;
+pub use gateway::RunArgs;
+
+/// Puts the apps on this machine onto your tailnet, and lets nobody else in.
+#[derive(Parser)]
+#[command(name = "openclaw", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// The configuration file, instead of $OPENCLAW_CONFIG_PATH or
+    /// ~/.openclaw/config.json
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the gateway
+    Gateway(Box<gateway::GatewayArgs>),
+    /// Who a login is taken for
+    Access(access::AccessArgs),
+    /// Read, change and check the configuration
+    Config(config::ConfigArgs),
+    /// Print the version
+    Version(VersionArgs),
+}
+
+#[derive(clap::Args)]
+struct VersionArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command that was typed.
+pub fn run(args: impl IntoIterator<Item = OsString>, env: &Env) -> Exit {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    match cli.command {
+        Command::Gateway(args) => gateway::run(*args, cli.config, env),
+        Command::Access(args) => access::run(args, env),
+        Command::Config(args) => config::run(args, cli.config.as_deref(), env),
+        Command::Version(args) => version(&args),
+    }
+}
+
+/// Help and version go to stdout and are no failure; everything else is.
+fn usage(error: &clap::Error) -> Exit {
+    let text = error.render().to_string();
+    if error.use_stderr() {
+        output::error(text.trim_end());
+        Exit::Usage
+    } else {
+        output::line(text.trim_end());
+        Exit::Ok
+    }
+}
+
+fn version(args: &VersionArgs) -> Exit {
+    let version = env!("CARGO_PKG_VERSION");
+    if args.json {
+        output::json(&serde_json::json!({"name": "openclaw", "version": version}));
+    } else {
+        output::line(&format!("openclaw {version}"));
+    }
+    Exit::Ok
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}
