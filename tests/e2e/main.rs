@@ -9,6 +9,7 @@
 mod support;
 
 mod auth;
+mod serve;
 
 /// A file that is no module is never compiled, and its tests pass by silence.
 #[test]

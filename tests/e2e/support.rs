@@ -3,6 +3,7 @@
 mod client;
 mod gateway;
 mod other_user;
+mod serve;
 mod stand_in;
 mod tailnet;
 mod tailscaled;
@@ -11,7 +12,8 @@ mod wait;
 
 pub(crate) use self::client::{Answer, Client, Wire};
 pub(crate) use self::gateway::{Gateway, Setup};
-pub(crate) use self::other_user::{NOBODY, may_switch_user, speak_as};
+pub(crate) use self::other_user::{NOBODY, leave_as, may_switch_user, speak_as};
+pub(crate) use self::serve::{BehindServe, HOST, route_to};
 pub(crate) use self::stand_in::StandIn;
 pub(crate) use self::tailnet::*;
 pub(crate) use self::tailscaled::Tailscaled;
