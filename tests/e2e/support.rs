@@ -1,22 +1,31 @@
 //! What the tests share: a gateway, a tailnet, an app behind, a client.
 
 mod client;
+pub(crate) mod frames;
 mod gateway;
+pub(crate) mod h2;
+mod memory;
 mod other_user;
+mod sample_app;
 mod serve;
 mod stand_in;
 mod tailnet;
 mod tailscaled;
+mod tls;
 mod upstream;
 mod wait;
 
 pub(crate) use self::client::{Answer, Client, Wire};
+pub(crate) use self::frames::{header_of, masked};
 pub(crate) use self::gateway::{Gateway, Setup};
+pub(crate) use self::memory::resident;
 pub(crate) use self::other_user::{NOBODY, leave_as, may_switch_user, speak_as};
+pub(crate) use self::sample_app::SampleApp;
 pub(crate) use self::serve::{BehindServe, HOST, route_to};
 pub(crate) use self::stand_in::StandIn;
 pub(crate) use self::tailnet::*;
 pub(crate) use self::tailscaled::Tailscaled;
+pub(crate) use self::tls::{Pair, TlsDir, TlsWire, client_config};
 pub(crate) use self::upstream::{Conn, Upstream};
 pub(crate) use self::wait::{LIMIT, until};
 

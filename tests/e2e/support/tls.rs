@@ -1,0 +1,153 @@
+//! Certificates for a test, and a client that looks at them.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use tempfile::TempDir;
+
+use super::tailnet::private_dir;
+use super::{Answer, LIMIT};
+
+/// A certificate and its key, in PEM.
+#[derive(Clone)]
+pub(crate) struct Pair {
+    pub(crate) cert: String,
+    pub(crate) key: String,
+}
+
+impl Pair {
+    /// One that signs itself, for these names.
+    pub(crate) fn of(names: &[&str]) -> Self {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let made = rcgen::generate_simple_self_signed(names).unwrap();
+        Self { cert: made.cert.pem(), key: made.signing_key.serialize_pem() }
+    }
+
+    pub(crate) fn der(&self) -> CertificateDer<'static> {
+        CertificateDer::from_pem_slice(self.cert.as_bytes()).unwrap()
+    }
+}
+
+/// A directory with a pair in it.
+pub(crate) struct TlsDir(TempDir);
+
+impl TlsDir {
+    pub(crate) fn with(pair: &Pair) -> Self {
+        let dir = Self(private_dir());
+        dir.put(&pair.cert, &pair.key);
+        dir
+    }
+
+    /// Puts other texts into place, each by a rename.
+    pub(crate) fn put(&self, cert: &str, key: &str) {
+        for (path, text) in [(self.key(), key), (self.cert(), cert)] {
+            let fresh = path.with_extension("new");
+            std::fs::write(&fresh, text).unwrap();
+            set_private(&fresh);
+            std::fs::rename(fresh, path).unwrap();
+        }
+    }
+
+    pub(crate) fn cert(&self) -> PathBuf {
+        self.0.path().join("cert.pem")
+    }
+
+    pub(crate) fn key(&self) -> PathBuf {
+        self.0.path().join("key.pem")
+    }
+
+    /// `gateway.tls` that uses it.
+    pub(crate) fn config(&self) -> String {
+        format!(
+            "tls: {{enabled: true, source: \"files\", certPath: {:?}, keyPath: {:?}}}",
+            self.cert().to_str().unwrap(),
+            self.key().to_str().unwrap()
+        )
+    }
+}
+
+fn set_private(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// What a client offers: these pairs are trusted, these protocols spoken.
+pub(crate) fn client_config(trusted: &[&Pair], alpn: &[&str]) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    for pair in trusted {
+        roots.add(pair.der()).unwrap();
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    Arc::new(config)
+}
+
+/// A connection over TLS.
+pub(crate) struct TlsWire(StreamOwned<ClientConnection, TcpStream>);
+
+impl TlsWire {
+    /// Shakes hands with this server name.
+    pub(crate) fn open(addr: SocketAddr, name: &str, config: &Arc<ClientConfig>) -> std::io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&addr, LIMIT)?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        stream.set_write_timeout(Some(LIMIT))?;
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let connection = ClientConnection::new(Arc::clone(config), name).unwrap();
+        let mut stream = StreamOwned::new(connection, stream);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock)?;
+        }
+        Ok(Self(stream))
+    }
+
+    pub(crate) fn alpn(&self) -> Option<String> {
+        self.0.conn.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned())
+    }
+
+    /// The certificate that was shown.
+    pub(crate) fn certificate(&self) -> Vec<u8> {
+        self.0.conn.peer_certificates().unwrap()[0].to_vec()
+    }
+
+    /// One request; the answer has a length.
+    #[track_caller]
+    pub(crate) fn request(&mut self, bytes: &[u8]) -> Answer {
+        self.0.write_all(bytes).unwrap();
+        let mut all = Vec::new();
+        let mut part = [0; 16 * 1024];
+        loop {
+            if let Some(at) = all.windows(4).position(|part| part == b"\r\n\r\n") {
+                let answer = Answer::parse(&all);
+                let length = answer.header("content-length").unwrap_or("0").parse::<usize>().unwrap();
+                if all.len() >= at + 4 + length {
+                    return answer;
+                }
+            }
+            let read = self.0.read(&mut part).unwrap();
+            assert!(read > 0, "the connection ended: {:?}", String::from_utf8_lossy(&all));
+            all.extend_from_slice(&part[..read]);
+        }
+    }
+
+    /// Everything until the other side closes.
+    pub(crate) fn rest(mut self) -> Vec<u8> {
+        let mut all = Vec::new();
+        // An end without a farewell is an end, too.
+        let ended = self.0.read_to_end(&mut all);
+        if let Err(error) = ended {
+            use std::io::ErrorKind::{ConnectionReset, UnexpectedEof};
+            assert!(matches!(error.kind(), ConnectionReset | UnexpectedEof), "not closed: {error}");
+        }
+        all
+    }
+}
