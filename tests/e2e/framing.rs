@@ -88,7 +88,11 @@ fn threat_079_lengths_that_can_be_read_twice() {
         "Content-Length: 4\r\n 5",
         "Content-Length:\r\n 4",
     ] {
-        refused(&gateway, &request(&format!("POST / HTTP/1.1\r\nHost: a.example\r\n{{T}}\r\n{lines}\r\n\r\n")), 400);
+        refused(
+            &gateway,
+            &request(&format!("POST / HTTP/1.1\r\nHost: a.example\r\n{{T}}\r\n{lines}\r\n\r\n")),
+            400,
+        );
     }
     untouched(&gateway, &app);
 }
@@ -271,7 +275,11 @@ fn threat_032_and_038_targets_and_hosts_that_can_be_read_twice() {
 #[test]
 fn threat_039_trace_is_405() {
     let (gateway, app) = gateway();
-    refused(&gateway, &request("TRACE / HTTP/1.1\r\nHost: a.example\r\n{T}\r\nConnection: close\r\n\r\n"), 405);
+    refused(
+        &gateway,
+        &request("TRACE / HTTP/1.1\r\nHost: a.example\r\n{T}\r\nConnection: close\r\n\r\n"),
+        405,
+    );
     untouched(&gateway, &app);
 }
 
@@ -419,7 +427,9 @@ fn threat_081_no_request_starts_inside_the_body_of_a_refused_one() {
         (format!("POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: {length}\r\n\r\n"), 401),
         (format!("POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: {}\r\n\r\n", length + 1000), 401),
         (
-            format!("PUT / HTTP/1.1\r\nHost: a.example\r\nAuthorization: Bearer wrong\r\nContent-Length: {length}\r\n\r\n"),
+            format!(
+                "PUT / HTTP/1.1\r\nHost: a.example\r\nAuthorization: Bearer wrong\r\nContent-Length: {length}\r\n\r\n"
+            ),
             401,
         ),
         // A path that is none, a method that is none.
@@ -427,7 +437,12 @@ fn threat_081_no_request_starts_inside_the_body_of_a_refused_one() {
         (format!("TRACE / HTTP/1.1\r\nHost: a.example\r\nContent-Length: {length}\r\n\r\n"), 405),
         // What we answer ourselves.
         (format!("POST /healthz HTTP/1.1\r\nHost: a.example\r\nContent-Length: {length}\r\n\r\n"), 405),
-        (format!("POST /_openclaw/nothing HTTP/1.1\r\nHost: a.example\r\nContent-Length: {length}\r\n\r\n"), 404),
+        (
+            format!(
+                "POST /_openclaw/nothing HTTP/1.1\r\nHost: a.example\r\nContent-Length: {length}\r\n\r\n"
+            ),
+            404,
+        ),
         ("POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(), 401),
     ] {
         let mut wire = gateway.local().open();
@@ -454,10 +469,12 @@ fn threat_081_an_answer_of_ours_before_the_body_never_makes_a_request_of_it() {
     let length = inside.len();
     for head in [
         format!("GET /healthz HTTP/1.1\r\nHost: a.example\r\nContent-Length: {length}\r\n\r\n"),
-        request(&format!("GET /_openclaw/whoami HTTP/1.1\r\nHost: a.example\r\n{{T}}\r\nContent-Length: {length}\r\n\r\n"))
-            .iter()
-            .map(|byte| *byte as char)
-            .collect(),
+        request(&format!(
+            "GET /_openclaw/whoami HTTP/1.1\r\nHost: a.example\r\n{{T}}\r\nContent-Length: {length}\r\n\r\n"
+        ))
+        .iter()
+        .map(|byte| *byte as char)
+        .collect(),
     ] {
         let mut wire = gateway.local().open();
         wire.send(head.as_bytes());
@@ -466,7 +483,10 @@ fn threat_081_an_answer_of_ours_before_the_body_never_makes_a_request_of_it() {
         wire.send(b"GET /healthz HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n");
         let rest = String::from_utf8_lossy(&wire.rest()).into_owned();
         // Closed, or the body was read past and the probe behind it answered.
-        assert!(rest.is_empty() || (rest.starts_with("HTTP/1.1 200 ") && rest.contains("\"live\"")), "{rest}");
+        assert!(
+            rest.is_empty() || (rest.starts_with("HTTP/1.1 200 ") && rest.contains("\"live\"")),
+            "{rest}"
+        );
         assert!(rest.matches("HTTP/1.").count() <= 1, "{rest}");
     }
     untouched(&gateway, &app);
@@ -483,7 +503,8 @@ fn threat_081_an_app_that_answers_before_the_body_never_makes_a_request_of_it() 
     let gateway = Setup::new().upstream(&app).token(TOKEN).start();
     let inside = format!("{SMUGGLED} {TOKEN}\r\n\r\n");
     let mut wire = gateway.local().open();
-    let head = format!("POST / HTTP/1.1\r\nHost: a.example\r\n{{T}}\r\nContent-Length: {}\r\n\r\n", inside.len());
+    let head =
+        format!("POST / HTTP/1.1\r\nHost: a.example\r\n{{T}}\r\nContent-Length: {}\r\n\r\n", inside.len());
     wire.send(&request(&head));
     assert_eq!(wire.answer_to("POST").text(), "big");
     wire.send(inside.as_bytes());

@@ -37,7 +37,9 @@ fn methods_and_targets_pass_as_they_are() {
         assert_eq!(seen.0["version"], "HTTP/1.1");
     }
     let mut old = client.open();
-    old.send(format!("GET /old HTTP/1.0\r\nHost: x.example\r\nAuthorization: Bearer {TOKEN}\r\n\r\n").as_bytes());
+    old.send(
+        format!("GET /old HTTP/1.0\r\nHost: x.example\r\nAuthorization: Bearer {TOKEN}\r\n\r\n").as_bytes(),
+    );
     let answer = String::from_utf8(old.rest()).unwrap();
     assert!(answer.starts_with("HTTP/1.0 200 ") && answer.contains(r#""version":"HTTP/1.1""#), "{answer}");
 }

@@ -33,7 +33,8 @@ fn threat_070_connections_that_say_too_little_are_closed_and_others_are_served()
     let plain = Setup::new().upstream(&app).token(TOKEN).start();
     let pair = Pair::of(&["localhost"]);
     let dir = TlsDir::with(&pair);
-    let secure = Setup::new().upstream(&app).token(TOKEN).config(format!("{{gateway: {{{}}}}}", dir.config()));
+    let secure =
+        Setup::new().upstream(&app).token(TOKEN).config(format!("{{gateway: {{{}}}}}", dir.config()));
     let secure = secure.start();
     let tls_config = client_config(&[&pair], &[]);
     let done = AtomicBool::new(false);
@@ -91,9 +92,7 @@ fn threat_070_connections_that_say_too_little_are_closed_and_others_are_served()
         start("a hello that drips", there, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", Some(7));
         // A handshake that is complete, and then nothing.
         let idle = TlsWire::open(there, "localhost", &tls_config).unwrap();
-        waits.push(scope.spawn(move || {
-            ("silence behind a handshake", idle.rest(), began.elapsed())
-        }));
+        waits.push(scope.spawn(move || ("silence behind a handshake", idle.rest(), began.elapsed())));
         // Many that are silent. Loopback is not counted, so all are kept.
         let crowd: Vec<_> = (0..400).map(|_| open(here)).collect();
 
@@ -185,7 +184,9 @@ fn threat_073_a_body_that_nobody_wants_is_refused_from_its_head() {
     let app = Upstream::answering(OK);
     let gateway = Setup::new().upstream(&app).token(TOKEN).start();
     let before = resident(gateway.pid());
-    for lines in ["Content-Length: 10737418240", "Transfer-Encoding: chunked", "Content-Length: 999999999999999999"] {
+    for lines in
+        ["Content-Length: 10737418240", "Transfer-Encoding: chunked", "Content-Length: 999999999999999999"]
+    {
         // Not one byte of it is sent.
         let mut wire = gateway.local().open();
         wire.send(format!("POST / HTTP/1.1\r\nHost: a.example\r\n{lines}\r\n\r\n").as_bytes());
@@ -251,7 +252,12 @@ fn threat_074_heads_are_bounded_in_bytes_lines_and_target() {
         let mut wire = gateway.local().open();
         wire.send(request.as_bytes());
         let answer = wire.answer_to("GET");
-        assert!(answer.status == status && answer.code() == code, "{what}: {} {}", answer.status, answer.text());
+        assert!(
+            answer.status == status && answer.code() == code,
+            "{what}: {} {}",
+            answer.status,
+            answer.text()
+        );
         assert_eq!(answer.header("connection"), Some("close"), "{what}");
         assert!(wire.is_closed(), "{what}");
     }
@@ -268,7 +274,8 @@ fn threat_074_heads_are_bounded_in_bytes_lines_and_target() {
     drop(crowd);
     assert_eq!(app.connections(), 0);
     // Just below all bounds.
-    for request in [get("/", &many(98)), get(&long(16 << 10), ""), get("/", &format!("X: {}\r\n", "x".repeat(60 << 10)))]
+    for request in
+        [get("/", &many(98)), get(&long(16 << 10), ""), get("/", &format!("X: {}\r\n", "x".repeat(60 << 10)))]
     {
         let mut wire = gateway.local().open();
         wire.send(request.as_bytes());
