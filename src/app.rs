@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use openclaw_tailscale::LocateOptions;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
@@ -147,14 +147,15 @@ impl App {
         let control = tokio::runtime::Handle::current();
         let source = Arc::new(CliSource(finder.clone()));
         let (pins, readiness) = (open_pins(&config), Arc::new(Readiness::new()));
+        report::not_asked_yet(gateway, &readiness);
         let shared = Arc::new(Shared {
-            limiter: Limiter::new(gateway.auth.rate_limit),
+            limiter: Arc::new(Limiter::new(gateway.auth.rate_limit)),
             settings: ArcSwap::from_pointee(Settings::new(config.clone())),
             identities: IdentityCache::new(source, state.clone(), control),
             state: state.clone(),
             pins,
             readiness,
-            own_addresses: ArcSwap::from_pointee(own_addresses()),
+            own_addresses: ArcSwapOption::new(own_addresses().map(Arc::new)),
             our_uid: rustix::process::geteuid().as_raw(),
             log_style,
             draining: AtomicBool::new(false),
@@ -210,17 +211,22 @@ impl App {
                 _ = term.recv() => break,
                 _ = int.recv() => break,
                 _ = hup.recv() => {
-                    seen = self.fingerprint();
                     self.reload();
+                    seen = self.fingerprint();
                 }
                 _ = config_glance.tick(), if self.loaded.config.gateway.reload => {
-                    let now = self.fingerprint();
-                    if now != seen {
-                        seen = now;
+                    if self.fingerprint() != seen {
                         self.reload();
+                        // After it: the set of files may be another one now.
+                        seen = self.fingerprint();
                     }
                 }
-                _ = addresses.tick() => self.shared.own_addresses.store(Arc::new(own_addresses())),
+                _ = addresses.tick() => {
+                    // The last good list stays where there is no new one.
+                    if let Some(own) = own_addresses() {
+                        self.shared.own_addresses.store(Some(Arc::new(own)));
+                    }
+                }
                 _ = pins_glance.tick() => self.shared.pins.refresh(),
                 _ = retry.tick(), if tailnet.wants_retry() => self.follow(&mut tailnet, &mut banner),
                 answer = changed.changed() => {
@@ -392,13 +398,15 @@ fn load_tls(gateway: &Gateway) -> Result<Option<Tls>, StartError> {
     Ok(Some(tls))
 }
 
-/// This host's own addresses. Unknown is none: a proxy rule then has less to
-/// refuse by, and says so.
-fn own_addresses() -> Vec<IpAddr> {
-    local_addrs().map(|addrs| addrs.into_iter().collect()).unwrap_or_else(|error| {
-        tracing::warn!(error = %error, "this host's own addresses cannot be read");
-        Vec::new()
-    })
+/// This host's own addresses.
+fn own_addresses() -> Option<Vec<IpAddr>> {
+    match local_addrs() {
+        Ok(addresses) => Some(addresses.into_iter().collect()),
+        Err(error) => {
+            tracing::warn!(error = %error, "this host's own addresses cannot be read");
+            None
+        }
+    }
 }
 
 fn open_pins(config: &Config) -> Pins {
@@ -415,13 +423,16 @@ fn open_pins(config: &Config) -> Pins {
             Vec::new()
         })
     });
-    Pins::new(Box::new(db), remembered)
+    Pins::new(Arc::new(db), remembered)
 }
 
 /// What a set of files looks like from outside: enough to notice a change, a
 /// rename into place included.
 #[derive(PartialEq, Eq)]
-struct Fingerprint(Vec<Option<(u64, u64, i64, i64, u64)>>);
+struct Fingerprint(Vec<Option<Stamp>>);
+
+/// Device, inode, modification time (seconds and nanoseconds) and size.
+type Stamp = (u64, u64, i64, i64, u64);
 
 impl Fingerprint {
     fn of<'a>(files: impl Iterator<Item = &'a Path>) -> Self {

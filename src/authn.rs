@@ -13,6 +13,7 @@ pub mod network;
 pub mod proxy_user;
 pub mod secret;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -20,10 +21,10 @@ use http::HeaderMap;
 pub use cache::{IdentityCache, Verdict, WorkerCache};
 
 use crate::config::{Auth, AuthMode};
-use crate::domain::{Principal, Reason, TailnetState};
+use crate::domain::{Exposure, Principal, Reason, TailnetState};
 use crate::ingress::{Evidence, IngressFacts, Via};
 use crate::limits::{Limiter, Subject};
-use secret::{Presented, SecretAnswer, Secrets};
+use secret::{ForeignBearer, Presented, SecretAnswer, Secrets};
 
 /// What one scheme says.
 #[derive(Clone, Debug)]
@@ -80,7 +81,6 @@ impl SchemeName {
 }
 
 /// A settled request.
-#[derive(Clone, Debug)]
 pub struct Authentication {
     /// Whose it is.
     pub principal: Principal,
@@ -88,6 +88,21 @@ pub struct Authentication {
     pub scheme: SchemeName,
     /// Whether `Authorization` carried our own secret and must not go upstream.
     pub strip_authorization: bool,
+    /// A bearer beside it that is not ours. Forgiven once the request is
+    /// permitted; until then it is a guess.
+    pub foreign_bearer: Option<ForeignBearer>,
+}
+
+impl std::fmt::Debug for Authentication {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} by {}", self.principal.label(), self.scheme.as_str())
+    }
+}
+
+impl Authentication {
+    fn of(principal: Principal, scheme: SchemeName) -> Self {
+        Self { principal, scheme, strip_authorization: false, foreign_bearer: None }
+    }
 }
 
 /// Everything that authentication reads besides the request.
@@ -99,11 +114,12 @@ pub struct Context<'a> {
     /// The tailnet, as one snapshot.
     pub state: &'a TailnetState,
     /// The lockout table.
-    pub limiter: &'a Limiter,
+    pub limiter: &'a Arc<Limiter>,
     /// Whose budget a wrong secret is charged to.
     pub subject: Subject,
     /// This host's own addresses, which are never a trusted proxy.
-    pub own_addresses: &'a [std::net::IpAddr],
+    /// Unknown: no proxy but one on loopback can be told from this host.
+    pub own_addresses: Option<&'a [std::net::IpAddr]>,
     /// Whether the request is for one of our own pages or endpoints, where a
     /// bearer can only be meant for us.
     pub own_route: bool,
@@ -140,11 +156,11 @@ pub async fn authenticate(
     let bearer = match context.secrets.check(&presented, facts.via == Via::Funnel, context) {
         SecretAnswer::NotRequested => None,
         SecretAnswer::Authenticated { principal, bearer } => {
-            let scheme = SchemeName::Secret;
-            return Ok(Authentication { principal, scheme, strip_authorization: bearer });
+            let answer = Authentication::of(principal, SchemeName::Secret);
+            return Ok(Authentication { strip_authorization: bearer, ..answer });
         }
         SecretAnswer::Failed(refusal) => return Err(refusal),
-        // Perhaps the app's own. It counts as a wrong secret only if nothing
+        // Perhaps the app's own. It counts as a wrong secret unless something
         // else lets the request through.
         SecretAnswer::ForeignBearer(bearer) => Some(bearer),
     };
@@ -155,36 +171,34 @@ pub async fn authenticate(
     } else {
         SchemeAnswer::NotRequested
     };
-    match network {
+    let failed = match network {
         SchemeAnswer::Authenticated(principal) => {
-            let scheme = SchemeName::Tailscale;
-            return Ok(Authentication { principal, scheme, strip_authorization: false });
+            let answer = Authentication::of(principal, SchemeName::Tailscale);
+            return Ok(Authentication { foreign_bearer: bearer, ..answer });
         }
-        SchemeAnswer::Failed(refusal) => {
-            return match bearer {
-                Some(bearer) => Err(context.secrets.charge(bearer, context)),
-                None => Err(refusal),
-            };
-        }
-        SchemeAnswer::NotRequested => {}
-    }
+        SchemeAnswer::Failed(refusal) => Some(refusal),
+        SchemeAnswer::NotRequested => None,
+    };
+    // An open route admits anybody, also those whom nothing is known of. What
+    // they send as a bearer is the app's; here it counts as a guess all the same,
+    // since the internet can reach this.
     if context.open_route {
-        let scheme = SchemeName::Public;
-        return Ok(Authentication { principal: Principal::Public, scheme, strip_authorization: false });
+        return Ok(Authentication::of(Principal::Public, SchemeName::Public));
     }
     if let Some(bearer) = bearer {
-        return Err(context.secrets.charge(bearer, context));
+        return Err(bearer.refuse());
+    }
+    if let Some(refusal) = failed {
+        return Err(refusal);
     }
 
     // 3. Mode none: a process of this machine, and nothing that could be more.
     if context.auth.mode == AuthMode::None {
-        return if context.state.loopback_is_exposed() {
-            Err(Reason::ModeNoneExposed.into())
-        } else if facts.local_direct {
-            let scheme = SchemeName::None;
-            Ok(Authentication { principal: Principal::Local, scheme, strip_authorization: false })
-        } else {
-            Err(evidence_reason(facts).unwrap_or(Reason::SecretNotConfigured).into())
+        return match context.state.loopback_exposure() {
+            Exposure::Yes => Err(Reason::ModeNoneExposed.into()),
+            Exposure::Unknown => Err(Reason::ServeStateUnknown.into()),
+            Exposure::No if facts.local_direct => Ok(Authentication::of(Principal::Local, SchemeName::None)),
+            Exposure::No => Err(evidence_reason(facts).unwrap_or(Reason::SecretNotConfigured).into()),
         };
     }
     Err(evidence_reason(facts).unwrap_or_else(|| missing(context.auth)).into())
@@ -198,20 +212,17 @@ fn trusted_proxy(
     context: &Context<'_>,
 ) -> Result<Authentication, Refusal> {
     match proxy_user::authenticate(facts, headers, context.auth, context.own_addresses) {
-        SchemeAnswer::Authenticated(principal) => {
-            let scheme = SchemeName::TrustedProxy;
-            Ok(Authentication { principal, scheme, strip_authorization: false })
-        }
+        SchemeAnswer::Authenticated(principal) => Ok(Authentication::of(principal, SchemeName::TrustedProxy)),
         // A password is no second way in through the proxy (threat rule 19);
         // only a process of this machine, by no proxy at all, may use one.
         _ if facts.local_direct && presented.any() && context.auth.password.is_some() => {
             match context.secrets.check_password(presented, context) {
                 SecretAnswer::Authenticated { principal, bearer } => {
-                    let scheme = SchemeName::Secret;
-                    Ok(Authentication { principal, scheme, strip_authorization: bearer })
+                    let answer = Authentication::of(principal, SchemeName::Secret);
+                    Ok(Authentication { strip_authorization: bearer, ..answer })
                 }
                 SecretAnswer::Failed(refusal) => Err(refusal),
-                SecretAnswer::ForeignBearer(bearer) => Err(context.secrets.charge(bearer, context)),
+                SecretAnswer::ForeignBearer(bearer) => Err(bearer.refuse()),
                 SecretAnswer::NotRequested => Err(Reason::PasswordMissing.into()),
             }
         }

@@ -1,17 +1,22 @@
 //! A request's way through the rooms.
 //!
-//! [`pipeline`] is the one place that knows the order (rulings 2): framing and
+//! `decide` is the one place that knows the order (rulings 2): framing and
 //! limits, facts, ambiguous headers, health, path, route, secret, identity, host
 //! and browser guard, authorization, then proxy or our own API.
 
+mod conn;
+mod decide;
+mod grant;
 pub mod guard;
 mod live;
 pub mod path;
 pub mod pipeline;
+mod recheck;
 pub mod request_log;
 pub mod respond;
 pub mod router;
 pub mod shared;
 
-pub use pipeline::{Conn, Edge};
+pub use conn::Conn;
+pub use pipeline::Edge;
 pub use shared::{Settings, Shared};

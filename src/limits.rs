@@ -7,5 +7,5 @@
 mod lockout;
 mod subject;
 
-pub use lockout::{Attempt, CredentialClass, Limiter};
+pub use lockout::{Attempt, CredentialClass, Guess, Limiter, PendingGuess};
 pub use subject::Subject;

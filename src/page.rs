@@ -63,17 +63,17 @@ fn title(reason: Reason) -> &'static str {
 fn advice(reason: Reason, principal: Option<&Principal>) -> String {
     match (reason, principal) {
         (Reason::NotAllowed, Some(Principal::User(user))) => format!(
-            "Ask the owner of this gateway to let you in. They can run <code>openclaw config set gateway.access.allow \
-             '[\"{}\"]'</code>.",
+            "Ask the owner of this gateway to let you in: <code>{}</code> has to be in \
+             <code>gateway.access.allow</code>.",
             escape(user.login.as_str())
         ),
         (Reason::SharedUserNotListed, Some(Principal::User(user))) => format!(
-            "You belong to another tailnet. The owner of this gateway can let you in with \
-             <code>{{who: \"{}\", shared: true}}</code> in <code>gateway.access.allow</code>.",
+            "You belong to another tailnet. To let you in, the owner of this gateway adds <code>{}</code> with \
+             <code>shared: true</code> to <code>gateway.access.allow</code>.",
             escape(user.login.as_str())
         ),
         (Reason::TaggedNodeNotListed, Some(Principal::Node(node))) => format!(
-            "The owner of this gateway can let machines with this tag in with <code>{}</code> in \
+            "To let machines with this tag in, the owner of this gateway adds <code>{}</code> to \
              <code>gateway.access.allow</code>.",
             escape(node.tags.first().map_or("tag:name", String::as_str))
         ),

@@ -128,7 +128,7 @@ impl Watcher {
             (Err(_), None) => false,
             (Err(error), Some(_)) => {
                 self.daemon = None;
-                self.publish(down(&error), ServeView::Unknown);
+                self.publish(down(&error, true), ServeView::Unknown, None);
                 true
             }
         }
@@ -139,27 +139,32 @@ impl Watcher {
             Ok(tailscale) => tailscale,
             Err(error) => {
                 let fix = Some("install Tailscale, or set gateway.tailscale.bin".to_owned());
-                self.publish(Phase::Down { detail: error.to_string(), fix }, ServeView::Unknown);
+                let phase = Phase::Down { detail: error.to_string(), fix, gone: true };
+                self.publish(phase, ServeView::Unknown, None);
                 return;
             }
         };
         let daemon = tailscale.daemon_process().await.ok();
         let replaced = matches!((self.daemon, daemon), (Some(before), Some(now)) if before != now);
-        let (phase, serve) = match tailscale.status().await {
-            Err(error) => (down(&error), ServeView::Unknown),
-            Ok(status) if status.backend_state == BackendState::Running => {
-                let running = Arc::new(facts::running(&status));
-                let serve = facts::serve(&tailscale, daemon, &self.interest, &running).await;
-                (Phase::Running(running), serve)
+        // Serve is read in every state: what is configured takes effect the moment
+        // the daemon runs.
+        let (phase, serve, tun) = match tailscale.status().await {
+            Err(error) => (down(&error, daemon.is_none()), ServeView::Unknown, None),
+            Ok(status) => {
+                let serve = facts::serve(&tailscale, daemon, &self.interest, &status.tailscale_ips).await;
+                let phase = match status.backend_state.clone() {
+                    BackendState::Running => Phase::Running(Arc::new(facts::running(&status))),
+                    state => Phase::NotRunning { state },
+                };
+                (phase, serve, status.tun)
             }
-            Ok(status) => (Phase::NotRunning { state: status.backend_state }, ServeView::Unknown),
         };
         self.daemon = daemon;
         if replaced {
             // Another daemon knows other people, whatever it says first.
             self.raise_epoch();
         }
-        self.publish(phase, serve);
+        self.publish(phase, serve, tun);
     }
 
     fn raise_epoch(&self) {
@@ -168,7 +173,7 @@ impl Watcher {
         self.state.store(Arc::new(state));
     }
 
-    fn publish(&self, phase: Phase, serve: ServeView) {
+    fn publish(&self, phase: Phase, serve: ServeView, tun: Option<bool>) {
         let before = self.state.load_full();
         let same_world = same_world(&before.phase, &phase);
         let same_serve = match (&before.serve, &serve) {
@@ -176,7 +181,7 @@ impl Watcher {
             (ServeView::Known(a), ServeView::Known(b)) => a == b,
             _ => false,
         };
-        if same_world && same_serve && !matches!(phase, Phase::Down { .. }) {
+        if same_world && same_serve && before.tun == tun && !matches!(phase, Phase::Down { .. }) {
             return;
         }
         let last_ips = match &phase {
@@ -184,7 +189,8 @@ impl Watcher {
             _ => before.last_ips.clone(),
         };
         let epoch = if same_world { before.epoch } else { before.epoch + 1 };
-        self.state.store(Arc::new(TailnetState { phase, last_ips, serve, epoch }));
+        let serve_generation = before.serve_generation + u64::from(!same_serve);
+        self.state.store(Arc::new(TailnetState { phase, last_ips, serve, epoch, serve_generation, tun }));
         self.changed.send_modify(|count| *count += 1);
     }
 }
@@ -200,6 +206,8 @@ fn same_world(before: &Phase, now: &Phase) -> bool {
     }
 }
 
-fn down(error: &Error) -> Phase {
-    Phase::Down { detail: error.to_string(), fix: error.fix().map(str::to_owned) }
+/// `no_socket`: nobody answers on the LocalAPI socket either.
+fn down(error: &Error, no_socket: bool) -> Phase {
+    let absent = matches!(error, Error::DaemonDown | Error::Socket { .. } | Error::NotInstalled { .. });
+    Phase::Down { detail: error.to_string(), fix: error.fix().map(str::to_owned), gone: no_socket && absent }
 }

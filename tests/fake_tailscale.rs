@@ -23,6 +23,8 @@ mod localapi;
 mod recordings;
 #[path = "fake_tailscale/running.rs"]
 mod running;
+#[path = "fake_tailscale/sample_app.rs"]
+mod sample_app;
 #[path = "fake_tailscale/serve_requests.rs"]
 mod serve_requests;
 #[path = "fake_tailscale/transcript.rs"]

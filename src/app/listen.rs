@@ -95,7 +95,10 @@ mod tests {
             addrs(&tailnet(Bind::Tailnet, 1, &state).unwrap()),
             ["100.64.0.1:1", "[fd7a:115c:a1e0::1]:1"]
         );
-        let down = TailnetState { phase: Phase::Down { detail: String::new(), fix: None }, ..state.clone() };
+        let down = TailnetState {
+            phase: Phase::Down { detail: String::new(), fix: None, gone: true },
+            ..state.clone()
+        };
         assert_eq!(tailnet(Bind::Tailnet, 1, &down), None, "what is bound stays");
         assert_eq!(tailnet(Bind::Loopback, 1, &state), Some(Vec::new()));
     }

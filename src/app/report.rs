@@ -17,6 +17,19 @@ pub(super) fn ready(listening: &[SocketAddr]) {
     tracing::info!(listen = listen.join(", "), "ready");
 }
 
+/// Until Tailscale has answered, a way in that needs it does not work.
+pub(super) fn not_asked_yet(gateway: &Gateway, readiness: &Readiness) {
+    if needs_tailnet(gateway) {
+        let detail = "Tailscale has not answered yet".to_owned();
+        readiness.fail(CODES[1], Fault { detail, fix: None });
+    }
+}
+
+/// Whether a way in that needs the tailnet is configured.
+fn needs_tailnet(gateway: &Gateway) -> bool {
+    gateway.bind == Bind::Tailnet || gateway.tailscale.mode != TailscaleMode::Off
+}
+
 /// Says once what is wrong with Tailscale, and once that it is over.
 #[derive(Default)]
 pub(super) struct Banner {
@@ -30,7 +43,7 @@ impl Banner {
         let fault = match &state.phase {
             Phase::Running(_) => None,
             Phase::Unknown => return,
-            Phase::Down { detail, fix } => {
+            Phase::Down { detail, fix, .. } => {
                 Some((CODES[0], Fault { detail: detail.clone(), fix: fix.clone() }))
             }
             Phase::NotRunning { state } => {
@@ -39,8 +52,9 @@ impl Banner {
                 Some((CODES[1], Fault { detail, fix: fix.or_else(|| Some("tailscale up".into())) }))
             }
         };
-        // A way in that needs the tailnet is configured; else it is no fault.
-        let needed = gateway.bind == Bind::Tailnet || gateway.tailscale.mode != TailscaleMode::Off;
+        // Where no way in needs the tailnet it is no fault.
+        let needed = needs_tailnet(gateway);
+        serve_ingress(state, gateway, readiness);
         for code in CODES {
             if fault.as_ref().is_none_or(|(now, _)| *now != code) {
                 readiness.clear(code);
@@ -65,5 +79,23 @@ impl Banner {
                 }
             }
         }
+    }
+}
+
+/// The Serve ingress answers tailscaled alone, so it must be known which process
+/// that is.
+fn serve_ingress(state: &TailnetState, gateway: &Gateway, readiness: &Readiness) {
+    const CODE: &str = "serve_state_unknown";
+    let wanted = gateway.tailscale.mode != TailscaleMode::Off && state.running().is_some();
+    let daemon = state.serve_facts().and_then(|facts| facts.daemon);
+    if !wanted || daemon.is_some() {
+        readiness.clear(CODE);
+        return;
+    }
+    let detail =
+        "nobody answers on Tailscale's LocalAPI socket, so the Serve ingress refuses everybody".to_owned();
+    let fix = Some("set gateway.tailscale.socket to tailscaled's --socket".to_owned());
+    if readiness.fail(CODE, Fault { detail: detail.clone(), fix }) {
+        tracing::warn!(code = CODE, "{detail}");
     }
 }

@@ -11,6 +11,7 @@ mod worker;
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -82,6 +83,9 @@ struct Inner {
     socket_lookups: Arc<Semaphore>,
     /// Where look-ups run: the control thread, which reaps child processes.
     control: Handle,
+    /// Raised when an address turned out to be somebody else, or nobody: workers
+    /// then forget what they remember.
+    revision: AtomicU64,
 }
 
 /// The shared cache.
@@ -100,6 +104,7 @@ impl IdentityCache {
             lookups: Arc::new(Semaphore::new(LOOKUPS)),
             socket_lookups: Arc::new(Semaphore::new(LOOKUPS)),
             control,
+            revision: AtomicU64::new(0),
         }))
     }
 
@@ -154,6 +159,11 @@ impl IdentityCache {
         asked.await.unwrap_or(Err(Reason::WhoisUnavailable))
     }
 
+    /// Changes when what workers remember may be wrong.
+    pub fn revision(&self) -> u64 {
+        self.0.revision.load(Ordering::Acquire)
+    }
+
     /// Addresses that are known now, for tests and the readiness report.
     pub fn len(&self) -> usize {
         self.entries().len()
@@ -193,6 +203,7 @@ impl IdentityCache {
     /// Starts the one look-up for an address, or joins the one under way.
     fn ask(&self, ip: IpAddr, epoch: u64) -> watch::Receiver<Option<Answer>> {
         let (sender, receiver) = watch::channel(None);
+        let known;
         {
             let mut entries = self.entries();
             if let Some(Entry::Asking { answer, epoch: asked_in }) = entries.get(&ip)
@@ -200,13 +211,20 @@ impl IdentityCache {
             {
                 return answer.clone();
             }
+            // Whoever was a peer a moment ago is no new address: neither a changed
+            // world nor a failing daemon uses up the places of real newcomers.
+            known = match entries.peek(&ip) {
+                Some(Entry::Known { answer, .. }) => !matches!(answer.verdict, Err(Reason::PeerUnknown)),
+                Some(Entry::Asking { .. }) => true,
+                None => false,
+            };
             entries.put(ip, Entry::Asking { answer: receiver.clone(), epoch });
         }
         let this = self.clone();
         self.0.control.spawn(async move {
             // Admission is the look-up's business, not the waiters': five hundred
             // requests of one peer are one new address.
-            let answer = if this.0.admission.admit(MAX_WAIT).await {
+            let answer = if known || this.0.admission.admit(MAX_WAIT).await {
                 this.look_up(ip, epoch).await
             } else {
                 Answer { verdict: Err(Reason::WhoisBusy), at: Instant::now(), epoch }
@@ -248,6 +266,12 @@ impl IdentityCache {
         let mut entries = self.entries();
         let busy = matches!(answer.verdict, Err(Reason::WhoisBusy));
         if answer.epoch == self.0.state.load().epoch && !busy {
+            if let Some(Entry::Known { answer: before, .. }) = entries.peek(&ip)
+                && before.verdict.is_ok()
+                && !is_same(&before.verdict, &answer.verdict)
+            {
+                self.0.revision.fetch_add(1, Ordering::Release);
+            }
             entries.put(ip, Entry::Known { answer, renewing: false });
         } else {
             // Asked in another world, or not asked at all: the next one asks.
@@ -263,6 +287,14 @@ impl IdentityCache {
 
     fn entries(&self) -> MutexGuard<'_, LruCache<IpAddr, Entry>> {
         self.0.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether two verdicts name the same person or machine, with the same standing.
+fn is_same(before: &Verdict, now: &Verdict) -> bool {
+    match (before, now) {
+        (Ok(before), Ok(now)) => before.is_same(now),
+        _ => false,
     }
 }
 

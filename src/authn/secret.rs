@@ -3,14 +3,14 @@
 //! Query strings, Basic and cookies of other names never count (rulings 2,
 //! threat rule 54).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, header};
 
 use super::{Context, Refusal};
 use crate::config::{Auth, AuthMode};
 use crate::domain::{Principal, Reason, SecretDigest, SecretKind};
-use crate::limits::{Attempt, CredentialClass};
+use crate::limits::{Attempt, CredentialClass, Guess, PendingGuess};
 
 /// The header that can only be meant for us.
 pub const SECRET_HEADER: HeaderName = HeaderName::from_static("x-openclaw-gateway-token");
@@ -58,9 +58,31 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
     (!secret.is_empty()).then_some(secret)
 }
 
-/// A bearer that is not known to be ours: the app's, or a wrong guess.
+/// A bearer that is not ours, or was not looked at: the app's own, or a guess.
+/// Dropped without being forgiven it counts as a guess.
 pub struct ForeignBearer {
-    locked: Option<Refusal>,
+    guess: Result<PendingGuess, Duration>,
+    kind: SecretKind,
+}
+
+impl ForeignBearer {
+    /// The request is permitted without it: it was the app's own.
+    pub fn forgive(self) {
+        if let Ok(guess) = self.guess {
+            guess.forgive();
+        }
+    }
+
+    /// Nothing else let the request through: what to answer. It is counted.
+    pub fn refuse(self) -> Refusal {
+        match self.guess {
+            Ok(counted_when_dropped) => {
+                drop(counted_when_dropped);
+                mismatch(self.kind).into()
+            }
+            Err(retry_after) => locked(retry_after),
+        }
+    }
 }
 
 /// What the secret scheme says.
@@ -119,21 +141,6 @@ impl Secrets {
             None => SecretAnswer::NotRequested,
         }
     }
-
-    /// Counts a bearer that nothing else let through as a wrong secret.
-    pub fn charge(&self, bearer: ForeignBearer, context: &Context<'_>) -> Refusal {
-        if let Some(refusal) = bearer.locked {
-            return refusal;
-        }
-        let kind = self.active.as_ref().map_or(SecretKind::Password, |(kind, _)| *kind);
-        match context
-            .limiter
-            .attempt(context.subject, CredentialClass::SharedSecret, Instant::now(), || false)
-        {
-            Attempt::Locked { retry_after } => locked(retry_after),
-            Attempt::Wrong | Attempt::Right => mismatch(kind).into(),
-        }
-    }
 }
 
 fn compare(
@@ -171,17 +178,16 @@ fn compare(
             Attempt::Locked { retry_after } => SecretAnswer::Failed(locked(retry_after)),
         };
     }
-    // While locked nothing is compared; the app's own bearer still passes if
-    // the network knows who sends it.
+    // It may be the app's own. While locked nothing is compared; the app's own
+    // still passes if the network knows who sends it.
     let class = CredentialClass::SharedSecret;
-    match context.limiter.locked(context.subject, class, Instant::now()) {
-        Some(retry_after) => SecretAnswer::ForeignBearer(ForeignBearer { locked: Some(locked(retry_after)) }),
-        None if digest.matches(bearer) => match attempt(bearer) {
-            Attempt::Right => right(true),
-            Attempt::Wrong => SecretAnswer::Failed(mismatch(kind).into()),
-            Attempt::Locked { retry_after } => SecretAnswer::Failed(locked(retry_after)),
-        },
-        None => SecretAnswer::ForeignBearer(ForeignBearer { locked: None }),
+    let guess = context.limiter.guess(context.subject, class, Instant::now(), || digest.matches(bearer));
+    match guess {
+        Guess::Right => right(true),
+        Guess::Pending(guess) => SecretAnswer::ForeignBearer(ForeignBearer { guess: Ok(guess), kind }),
+        Guess::Unseen { retry_after } => {
+            SecretAnswer::ForeignBearer(ForeignBearer { guess: Err(retry_after), kind })
+        }
     }
 }
 
@@ -192,7 +198,7 @@ fn mismatch(kind: SecretKind) -> Reason {
     }
 }
 
-fn locked(retry_after: std::time::Duration) -> Refusal {
+fn locked(retry_after: Duration) -> Refusal {
     Refusal { reason: Reason::RateLimited, retry_after: Some(retry_after) }
 }
 

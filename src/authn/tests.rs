@@ -1,7 +1,7 @@
 use super::*;
 use crate::config::{RateLimit, TrustedProxy};
 use crate::domain::tailnet::tests::state;
-use crate::domain::{ClientAddr, PeerAddr, Secret, SecretKind};
+use crate::domain::{ClientAddr, PeerAddr, Secret, SecretKind, ServeFacts, ServeView};
 use http::{HeaderName, HeaderValue, header};
 use openclaw_tailscale::parse_whois;
 use std::net::{IpAddr, SocketAddr};
@@ -52,6 +52,18 @@ fn auth(mode: AuthMode) -> Auth {
     }
 }
 
+/// Serve is known to have no route to us.
+fn quiet() -> ServeView {
+    ServeView::Known(Arc::new(ServeFacts {
+        web_to_port: 0,
+        tcp_to_port: 0,
+        tcp_to_unix: 0,
+        daemon: None,
+        run_ssh: None,
+        dials_for_others: None,
+    }))
+}
+
 struct Ask {
     auth: Auth,
     evidence: Evidence,
@@ -60,9 +72,10 @@ struct Ask {
     headers: Vec<(HeaderName, &'static str)>,
     own_route: bool,
     open_route: bool,
-    limiter: Limiter,
+    limiter: Arc<Limiter>,
     peer: &'static str,
     client: Option<&'static str>,
+    serve: ServeView,
 }
 
 impl Ask {
@@ -75,9 +88,10 @@ impl Ask {
             headers: Vec::new(),
             own_route: false,
             open_route: false,
-            limiter: Limiter::new(RateLimit::default()),
+            limiter: Arc::new(Limiter::new(RateLimit::default())),
             peer: "192.0.2.1:9",
             client: Some("192.0.2.1"),
+            serve: quiet(),
         }
     }
 
@@ -90,7 +104,7 @@ impl Ask {
         self.with(header::AUTHORIZATION, value)
     }
 
-    async fn ask(&self) -> Result<Authentication, Reason> {
+    async fn ask_only(&self) -> Result<Authentication, Reason> {
         let mut headers = HeaderMap::new();
         for (name, value) in &self.headers {
             headers.append(name, HeaderValue::from_static(value));
@@ -105,18 +119,29 @@ impl Ask {
             evidence: self.evidence.clone(),
         };
         let secrets = Secrets::new(&self.auth);
-        let state = state();
+        let mut state = state();
+        state.serve = self.serve.clone();
         let context = Context {
             auth: &self.auth,
             secrets: &secrets,
             state: &state,
             limiter: &self.limiter,
             subject: Subject::Client(ClientAddr::new("192.0.2.1".parse().unwrap())),
-            own_addresses: &["192.168.1.5".parse().unwrap()],
+            own_addresses: Some(&["192.168.1.5".parse().unwrap()]),
             own_route: self.own_route,
             open_route: self.open_route,
         };
-        authenticate(&facts, &headers, &context, &Directory).await.map_err(|refusal| refusal.reason)
+        let answer = authenticate(&facts, &headers, &context, &Directory).await;
+        answer.map_err(|refusal| refusal.reason)
+    }
+
+    /// Asks, and permits what was authenticated.
+    async fn ask(&self) -> Result<Authentication, Reason> {
+        let mut answer = self.ask_only().await?;
+        if let Some(bearer) = answer.foreign_bearer.take() {
+            bearer.forgive();
+        }
+        Ok(answer)
     }
 }
 
@@ -282,6 +307,24 @@ async fn threat_058_mode_none_is_for_local_processes_and_never_for_what_claims_m
     ask.local_direct = true;
     ask.via = Via::Local;
     assert_eq!(label(ask.ask().await), "local");
+    ask.serve = ServeView::Unknown;
+    assert_eq!(ask.ask().await.unwrap_err(), Reason::ServeStateUnknown, "not known is not safe");
+}
+
+#[tokio::test]
+async fn threat_046_a_known_device_that_is_not_permitted_guesses_within_the_budget() {
+    let ask = Ask::new(AuthMode::Token, direct(3)).bearer("Bearer guess");
+    for _ in 0..10 {
+        // Authenticated as Bob, and then refused: nobody forgives the bearer.
+        let answer = ask.ask_only().await.unwrap();
+        let refusal = answer.foreign_bearer.unwrap().refuse();
+        assert_eq!(refusal.reason, Reason::TokenMismatch);
+    }
+    let answer = ask.ask_only().await.unwrap();
+    assert_eq!(answer.foreign_bearer.unwrap().refuse().reason, Reason::RateLimited);
+    let right = Ask { limiter: ask.limiter.clone(), ..Ask::new(AuthMode::Token, direct(3)) };
+    let right = right.bearer("Bearer 0123456789abcdef0123456789abcdef").ask_only().await.unwrap();
+    assert_eq!(right.principal.label(), "bob@example.com", "not compared while locked out");
 }
 
 #[tokio::test]
@@ -341,12 +384,15 @@ async fn threat_059_an_empty_list_of_proxy_users_is_nobody() {
 }
 
 #[tokio::test]
-async fn an_open_route_admits_whoever_has_no_identity_but_not_a_failed_one() {
+async fn an_open_route_admits_anybody_but_not_a_wrong_secret() {
     let mut ask = Ask::new(AuthMode::Token, Evidence::None(None));
     ask.open_route = true;
     assert_eq!(label(ask.ask().await), "public");
     ask.headers = vec![(secret::SECRET_HEADER, "wrong")];
     assert_eq!(ask.ask().await.unwrap_err(), Reason::TokenMismatch);
+    ask.headers = Vec::new();
+    ask.evidence = direct(9);
+    assert_eq!(label(ask.ask().await), "public", "nothing is known of them, and nothing need be");
 }
 
 #[tokio::test]

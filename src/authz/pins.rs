@@ -6,8 +6,7 @@
 //! memory and the gateway says it is degraded.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
@@ -34,20 +33,16 @@ type Known = HashMap<Box<str>, HashMap<Box<str>, i64>>;
 pub struct Pins {
     known: ArcSwap<Known>,
     writing: Mutex<()>,
-    store: Box<dyn PinStore>,
-    degraded: AtomicBool,
+    store: Arc<dyn PinStore>,
+    /// Pins that the store does not hold: kept here until it does.
+    unsaved: Arc<Mutex<Vec<Pin>>>,
 }
 
 impl Pins {
     /// The pins that were remembered before: tailnet, login, user id.
-    pub fn new(store: Box<dyn PinStore>, remembered: Vec<Pin>) -> Self {
+    pub fn new(store: Arc<dyn PinStore>, remembered: Vec<Pin>) -> Self {
         let known = known(remembered);
-        Self {
-            known: ArcSwap::from_pointee(known),
-            writing: Mutex::new(()),
-            store,
-            degraded: AtomicBool::new(false),
-        }
+        Self { known: ArcSwap::from_pointee(known), writing: Mutex::new(()), store, unsaved: Arc::default() }
     }
 
     /// The user id a login is pinned to.
@@ -67,31 +62,50 @@ impl Pins {
     /// Pins a login to the id it was first let in with.
     pub fn pin(&self, tailnet: &str, login: &str, user_id: i64) {
         let login = login.to_ascii_lowercase();
-        let _writing = self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         if self.of(tailnet, &login).is_some() {
             return;
         }
         let mut known = Known::clone(&self.known.load());
         known.entry(tailnet.into()).or_default().insert(login.as_str().into(), user_id);
-        self.known.store(std::sync::Arc::new(known));
-        if let Err(error) = self.store.remember(tailnet, &login, user_id) {
-            tracing::error!(login, error, "the user id could not be stored; it is pinned in memory only");
-            self.degraded.store(true, Ordering::Relaxed);
-        }
+        self.known.store(Arc::new(known));
+        self.save((tailnet.to_owned(), login, user_id));
+    }
+
+    /// Stores a pin, on a thread of its own: a first use is rare, and a disk must
+    /// not hold up the requests of a worker.
+    fn save(&self, pin: Pin) {
+        let (store, unsaved) = (self.store.clone(), self.unsaved.clone());
+        unsaved.lock().unwrap_or_else(PoisonError::into_inner).push(pin.clone());
+        let write = move || match store.remember(&pin.0, &pin.1, pin.2) {
+            Ok(()) => unsaved.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| *other != pin),
+            Err(error) => {
+                tracing::error!(
+                    login = pin.1,
+                    error,
+                    "the user id could not be stored; it is pinned in memory only"
+                );
+            }
+        };
+        // Without a thread it stays unsaved, which is reported.
+        let _ = std::thread::Builder::new().name("pin".into()).spawn(write);
     }
 
     /// Takes over what another process changed.
     pub fn refresh(&self) {
-        let _writing = self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pins) = self.store.changed() {
-            self.known.store(std::sync::Arc::new(known(pins)));
+            let mut pins = pins;
+            // What could not be stored is not forgotten over it.
+            pins.extend(self.unsaved.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
+            self.known.store(Arc::new(known(pins)));
             tracing::info!("the pinned user ids were changed by another process");
         }
     }
 
     /// Whether a pin is in memory only.
     pub fn is_degraded(&self) -> bool {
-        self.degraded.load(Ordering::Relaxed)
+        !self.unsaved.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 }
 
@@ -119,7 +133,7 @@ mod tests {
 
     #[test]
     fn the_first_id_stays_even_when_it_cannot_be_stored() {
-        let pins = Pins::new(Box::new(Broken), vec![("t".into(), "Bob@example.com".into(), 2)]);
+        let pins = Pins::new(Arc::new(Broken), vec![("t".into(), "Bob@example.com".into(), 2)]);
         pins.pin("t", "Alice@Example.com", 1);
         pins.pin("t", "alice@example.com", 7);
         assert_eq!(pins.of("t", "ALICE@example.com"), Some(1));

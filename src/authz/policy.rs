@@ -42,7 +42,15 @@ pub fn decide(route: &Arc<Route>, question: Question<'_>) -> Result<Permit, Reas
     let role = match &question.principal {
         // An open route admits everybody, at the least role there is.
         Principal::Public if route.public == Public::Open => Role::User,
-        principal => role_of(principal, &question, entries, Some(route.name.as_str()))?,
+        principal => match role_of(principal, &question, entries, Some(route.name.as_str())) {
+            Ok(role) => role,
+            // Also somebody whom the list does not know: they are the public then,
+            // and the app is told no name.
+            Err(_) if route.public == Public::Open && route.role == Role::User => {
+                return Ok(Permit::grant(route.clone(), Principal::Public, Role::User));
+            }
+            Err(reason) => return Err(reason),
+        },
     };
     if role < route.role {
         return Err(Reason::RoleRequired);

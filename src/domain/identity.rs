@@ -117,6 +117,26 @@ impl Principal {
         matches!(self, Self::User(_) | Self::Node(_) | Self::Proxy(_) | Self::Local)
     }
 
+    /// Whether both are the same person on the same device, or the same machine,
+    /// with everything that decisions are made on.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::User(a), Self::User(b)) => {
+                a.login == b.login
+                    && a.user_id == b.user_id
+                    && a.node_id == b.node_id
+                    && (a.member, a.router) == (b.member, b.router)
+            }
+            (Self::Node(a), Self::Node(b)) => {
+                a.node_id == b.node_id && a.tags == b.tags && a.router == b.router
+            }
+            (Self::Proxy(a), Self::Proxy(b)) => a.name == b.name,
+            (Self::SecretHolder { .. }, Self::SecretHolder { .. }) => true,
+            (Self::Local, Self::Local) | (Self::Public, Self::Public) => true,
+            _ => false,
+        }
+    }
+
     /// A short label for logs: `alice@example.com`, `tag:ci`, `proxy:bob`,
     /// `token`, `local`, `public`. Control characters cannot occur: logins and
     /// tags are checked when parsed, and proxy users when read.

@@ -21,6 +21,24 @@ pub struct TailnetState {
     pub serve: ServeView,
     /// Raised whenever cached identities must be asked for again.
     pub epoch: u64,
+    /// Raised whenever [`ServeFacts`] change: a connection is judged by the facts
+    /// under which it was accepted, not by those of a later request.
+    pub serve_generation: u64,
+    /// Whether there is a TUN device, as the last answer said, in whatever state
+    /// the daemon is.
+    pub tun: Option<bool>,
+}
+
+/// Whether somebody other than local processes can make connections that arrive
+/// on loopback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exposure {
+    /// Nobody can.
+    No,
+    /// A Serve or TCP route leads to our port, or there is userspace networking.
+    Yes,
+    /// It cannot be said. Whatever needs [`Exposure::No`] is refused.
+    Unknown,
 }
 
 /// How Tailscale is doing.
@@ -34,6 +52,9 @@ pub enum Phase {
         detail: String,
         /// The command that mends it.
         fix: Option<String>,
+        /// Whether there is no daemon at all, rather than one that does not
+        /// answer: nothing can come through it then.
+        gone: bool,
     },
     /// It answers, and is stopped, logged out or waiting.
     NotRunning {
@@ -107,7 +128,14 @@ pub struct ServeFacts {
 impl TailnetState {
     /// The state before the first answer.
     pub fn unknown() -> Self {
-        Self { phase: Phase::Unknown, last_ips: Vec::new(), serve: ServeView::Unknown, epoch: 0 }
+        Self {
+            phase: Phase::Unknown,
+            last_ips: Vec::new(),
+            serve: ServeView::Unknown,
+            epoch: 0,
+            serve_generation: 0,
+            tun: None,
+        }
     }
 
     /// The running node, if it runs.
@@ -131,12 +159,21 @@ impl TailnetState {
         }
     }
 
-    /// Whether somebody other than local processes can make connections that
-    /// arrive on loopback: a Serve or TCP route to our port, or userspace
-    /// networking.
-    pub fn loopback_is_exposed(&self) -> bool {
-        let routed = self.serve_facts().is_some_and(|facts| facts.web_to_port + facts.tcp_to_port > 0);
-        routed || self.running().is_some_and(|running| running.tun == Some(false))
+    /// Whether loopback can be reached from elsewhere. Not known is its own answer:
+    /// before the first poll, while the Serve configuration cannot be read, and
+    /// with a daemon too old to say whether it has a TUN device.
+    pub fn loopback_exposure(&self) -> Exposure {
+        match &self.phase {
+            Phase::Down { gone: true, .. } => return Exposure::No,
+            Phase::Down { gone: false, .. } | Phase::Unknown => return Exposure::Unknown,
+            Phase::NotRunning { .. } | Phase::Running(_) => {}
+        }
+        match (self.tun, self.serve_facts()) {
+            (Some(false), _) => Exposure::Yes,
+            (_, Some(facts)) if facts.web_to_port + facts.tcp_to_port > 0 => Exposure::Yes,
+            (Some(true), Some(_)) => Exposure::No,
+            (None, _) | (_, None) => Exposure::Unknown,
+        }
     }
 }
 
@@ -156,7 +193,7 @@ impl Running {
 }
 
 /// 100.64.0.0/10 and fd7a:115c:a1e0::/48 (tailscale spec 6).
-fn in_tailscale_range(ip: IpAddr) -> bool {
+pub fn in_tailscale_range(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(v4) => {
             let [a, b, ..] = v4.octets();
@@ -206,6 +243,38 @@ pub(crate) mod tests {
             phase: Phase::Running(Arc::new(running)),
             serve: ServeView::Unknown,
             epoch: 1,
+            serve_generation: 1,
+            tun: Some(true),
+        }
+    }
+
+    #[test]
+    fn threat_058_what_is_not_known_is_not_safe() {
+        let facts = |web_to_port, tcp_to_port| {
+            ServeView::Known(Arc::new(ServeFacts {
+                web_to_port,
+                tcp_to_port,
+                tcp_to_unix: 0,
+                daemon: None,
+                run_ssh: None,
+                dials_for_others: None,
+            }))
+        };
+        assert_eq!(TailnetState::unknown().loopback_exposure(), Exposure::Unknown);
+        assert_eq!(state().loopback_exposure(), Exposure::Unknown, "Serve is not known");
+        let known = |serve| TailnetState { serve, ..state() };
+        assert_eq!(known(facts(1, 0)).loopback_exposure(), Exposure::Yes);
+        assert_eq!(known(facts(0, 1)).loopback_exposure(), Exposure::Yes);
+        assert_eq!(known(facts(0, 0)).loopback_exposure(), Exposure::No);
+        for (tun, exposure) in [(Some(false), Exposure::Yes), (None, Exposure::Unknown)] {
+            assert_eq!(TailnetState { tun, ..known(facts(0, 0)) }.loopback_exposure(), exposure);
+        }
+        let stopped = Phase::NotRunning { state: BackendState::Stopped };
+        let stopped = TailnetState { phase: stopped, tun: Some(false), ..known(facts(0, 0)) };
+        assert_eq!(stopped.loopback_exposure(), Exposure::Yes);
+        for (gone, exposure) in [(true, Exposure::No), (false, Exposure::Unknown)] {
+            let phase = Phase::Down { detail: String::new(), fix: None, gone };
+            assert_eq!(TailnetState { phase, ..known(facts(1, 0)) }.loopback_exposure(), exposure);
         }
     }
 

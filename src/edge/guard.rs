@@ -19,6 +19,8 @@ use crate::ingress::{IngressFacts, Via};
 pub struct Hosts<'a> {
     /// `gateway.allowedHosts`, lower-cased.
     pub configured: &'a [String],
+    /// The host of the route, where it has one: listed by being configured.
+    pub route: Option<&'a str>,
     /// The tailnet node, when it runs.
     pub running: Option<&'a Running>,
     /// The address of ours that was dialled; `None` on the unix ingress.
@@ -105,8 +107,12 @@ fn is_own_origin(origin: &[u8], facts: &IngressFacts) -> bool {
     origin.strip_prefix(scheme).is_some_and(|authority| authority == facts.host.as_bytes())
 }
 
-fn host_is_ours(facts: &IngressFacts, hosts: &Hosts<'_>) -> bool {
+/// Whether the host that was asked for is one we are served under.
+pub(super) fn host_is_ours(facts: &IngressFacts, hosts: &Hosts<'_>) -> bool {
     let Some(name) = host_name(&facts.host) else { return false };
+    if hosts.route == Some(name) {
+        return true;
+    }
     if hosts.configured.iter().any(|configured| configured == name || *configured == facts.host) {
         return true;
     }

@@ -1,158 +1,48 @@
-//! The order of a request (rulings 2), on one page.
-//!
-//! Each step hands the next what it found; the first that refuses ends the
-//! request. Reading [`Edge::decide`] from top to bottom is reading the policy.
+//! One worker's way through the rooms: decide, then forward or answer, then log.
 
-use std::cell::{Cell, RefCell};
-use std::net::IpAddr;
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use http::header::{self, HeaderName};
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tower::ServiceExt;
 
-use super::guard::{self, Hosts};
-use super::live::{Grant, Live};
-use super::path::{self, CanonicalPath};
+use super::conn::Conn;
+use super::decide::{Allowed, Trail, View};
+use super::grant::Grant;
+use super::live::Live;
 use super::request_log::{Line, LoggedBody};
 use super::respond::{self, Asked};
-use super::router::Target;
-use super::shared::{Settings, Shared};
+use super::shared::Shared;
 use crate::api::{self, Caller, health};
-use crate::authn::{self, Authentication, Context, Refusal, WorkerCache};
-use crate::authz::{self, Question};
+use crate::authn::{Refusal, WorkerCache};
+use crate::authz::{self};
 use crate::body::Body;
-use crate::domain::{Principal, Public, Reason, Role, Route, TailnetState};
+use crate::domain::{Principal, Reason};
 use crate::ingress::attest;
-use crate::ingress::classify::{Classified, Policy, classify, is_off_tailnet};
+use crate::ingress::classify::is_off_tailnet;
 use crate::ingress::{
-    Admit, ConnControl, ConnFacts, Endpoint, Evidence, FramingFault, Handler, IngressFacts, Limits,
-    ListenerKind, Via, authority_of, framing_fault, peer_uid,
+    Admit, ConnControl, ConnFacts, Endpoint, Evidence, Handler, IngressFacts, Limits, ListenerKind, Via,
 };
-use crate::proxy::{self, CloseReason, Closer, Credentials, Forward, UpstreamPools};
+use crate::proxy::{self, CloseSignal, Credentials, Forward, UpstreamPools};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// One worker's way through the rooms.
 pub struct Edge {
-    shared: Arc<Shared>,
-    limits: Limits,
-    identities: WorkerCache,
+    pub(super) shared: Arc<Shared>,
+    pub(super) limits: Limits,
+    pub(super) identities: WorkerCache,
     pools: UpstreamPools,
     view: RefCell<Rc<View>>,
     api: RefCell<axum::Router>,
     live: Rc<Live>,
-}
-
-/// The one snapshot a request sees.
-struct View {
-    settings: Arc<Settings>,
-    state: Arc<TailnetState>,
-}
-
-/// What is remembered of a connection.
-pub struct Conn {
-    facts: ConnFacts,
-    control: ConnControl,
-    /// Ends what is open on this connection when the right to it is taken away.
-    closer: RefCell<Closer>,
-    /// On what the latest of it was opened. A connection of Serve's carries many
-    /// people's requests, but one at a time.
-    grant: RefCell<Option<Grant>>,
-    watched: Cell<bool>,
-    /// The uid at the other end of a loopback connection, asked for once. A
-    /// socket's owner does not change while it lives.
-    socket_uid: Cell<Option<Option<u32>>>,
-    warned: Cell<bool>,
-}
-
-impl Conn {
-    /// A new connection.
-    fn new(facts: ConnFacts, control: ConnControl) -> Self {
-        Self {
-            facts,
-            control,
-            closer: RefCell::default(),
-            grant: RefCell::new(None),
-            watched: Cell::new(false),
-            socket_uid: Cell::new(None),
-            warned: Cell::new(false),
-        }
-    }
-
-    /// Its number in the log.
-    pub(super) fn id(&self) -> u64 {
-        self.facts.id
-    }
-
-    /// Whether something is open on it: a request under way, a stream, a tunnel.
-    pub(super) fn has_open(&self) -> bool {
-        self.closer.borrow().held() > 0
-    }
-
-    /// On what it was opened.
-    pub(super) fn grant(&self) -> Option<Grant> {
-        self.grant.borrow().clone()
-    }
-
-    /// Ends what is open. Later requests are decided anew.
-    pub(super) fn close(&self, reason: CloseReason) {
-        self.closer.take().close(reason);
-    }
-
-    fn socket_uid(&self) -> Option<u32> {
-        if let Some(known) = self.socket_uid.get() {
-            return known;
-        }
-        let uid = match self.facts.endpoint {
-            Endpoint::Tcp { peer, local } => {
-                peer_uid(peer.socket(), local.socket()).ok().map(|owner| owner.uid)
-            }
-            Endpoint::Unix(_) => None,
-        };
-        // A socket that is gone by now says nothing; it is not asked again.
-        self.socket_uid.set(Some(uid));
-        uid
-    }
-
-    fn local_ip(&self) -> Option<IpAddr> {
-        match self.facts.endpoint {
-            Endpoint::Tcp { local, .. } => Some(local.ip()),
-            Endpoint::Unix(_) => None,
-        }
-    }
-}
-
-/// A request that was let through, and where to.
-enum Allowed {
-    App {
-        permit: authz::Permit,
-        facts: Rc<IngressFacts>,
-        path: String,
-        strip_authorization: bool,
-    },
-    Own {
-        permit: authz::ApiPermit,
-        via: Via,
-    },
-    /// A probe, and whether its details may be shown.
-    Probe(health::Probe, bool),
-}
-
-/// What is known of a request so far; what the log line and the answer need.
-#[derive(Default)]
-struct Trail {
-    facts: Option<Rc<IngressFacts>>,
-    principal: Option<Principal>,
-    scheme: Option<&'static str>,
-    route: Option<Arc<Route>>,
-    allowed: bool,
 }
 
 impl Edge {
@@ -196,11 +86,11 @@ impl Edge {
                 let (status, body) = health::answer(probe, &self.shared.readiness, draining, detail);
                 (Ok(respond::json(status, &body)), None)
             }
-            Ok(Allowed::Own { permit, via }) => (Ok(self.own(permit, via, request).await), None),
+            Ok(Allowed::Own { permit, via, path }) => (Ok(self.own(permit, via, &path, request).await), None),
             Ok(Allowed::App { permit, facts, path, strip_authorization }) => {
                 request.headers_mut().remove(REQUEST_ID);
-                self.remember(conn, &view, &facts, &permit, upgrade);
-                let signal = conn.closer.borrow().signal();
+                let http2 = request.version() == Version::HTTP_2;
+                let signal = self.remember(conn, &view, &facts, &permit, upgrade, http2);
                 let context = Forward {
                     facts: &facts,
                     request_id: &request_id,
@@ -234,192 +124,17 @@ impl Edge {
             let request_id = request_id.to_str().unwrap_or_default();
             respond::refuse(refusal, &Asked { page, request_id, principal, close })
         });
+        let status = response.status();
         let headers = response.headers_mut();
         headers.insert(REQUEST_ID, request_id.clone());
         // Funnel's requests share a connection with everybody's (rulings 1.6).
         let funnel = trail.facts.as_ref().is_some_and(|facts| facts.via == Via::Funnel);
-        if funnel || self.shared.is_draining() {
+        // A tunnel's answer says `upgrade` there, and ends the connection anyway.
+        if (funnel || self.shared.is_draining()) && status != StatusCode::SWITCHING_PROTOCOLS {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         let line = self.line(conn, trail, request_id, method, raw_path, reason, started, bytes_in);
-        let status = response.status();
         response.map(|body| Body::Local(Box::pin(LoggedBody::new(body, status, Box::new(line)))))
-    }
-
-    /// The order of rulings 2.
-    async fn decide(
-        &self,
-        view: &View,
-        conn: &Conn,
-        request: &Request<Incoming>,
-        trail: &mut Trail,
-    ) -> Result<Allowed, Refusal> {
-        // Framing and limits.
-        if let Some(fault) = framing_fault(request, &self.limits) {
-            return Err(Reason::from(fault).into());
-        }
-        if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
-            return Err(Reason::MethodNotAllowed.into());
-        }
-
-        // Facts, and with them ambiguous headers.
-        let classified = self.facts(view, conn, request)?;
-        self.note(conn, &classified);
-        let facts = Rc::clone(trail.facts.insert(Rc::new(classified.facts)));
-
-        // Probes: a path and a method, never a header.
-        if let Some(probe) = health::probe(request.uri().path()) {
-            if !health::allows(request.method()) {
-                return Err(Reason::MethodNotAllowed.into());
-            }
-            trail.allowed = true;
-            return Ok(Allowed::Probe(probe, facts.local_direct));
-        }
-
-        // One path for policy and upstream.
-        let CanonicalPath { path, policy } = path::canonical(request.uri().path())?;
-
-        // Route.
-        let target = view.settings.router.find(&facts.host, &policy);
-        let (route, least) = match target {
-            Target::Route(route) => (Some(route), Role::User),
-            Target::Own => (None, api::least_role(&policy).ok_or(Reason::NoRoute)?),
-            Target::None => return Err(Reason::NoRoute.into()),
-        };
-        trail.route = route.cloned();
-        if facts.via == Via::Funnel && route.is_none_or(|route| route.public == Public::No) {
-            // Before any secret is looked at: Funnel must not be a place to guess.
-            return Err(Reason::NotPublic.into());
-        }
-
-        // Secret, session, identity.
-        let authentication = self.authenticate(view, &facts, request, route).await?;
-        let Authentication { principal, scheme, strip_authorization } = authentication;
-        trail.principal = Some(principal.clone());
-        trail.scheme = Some(scheme.as_str());
-        conn.control.proven();
-
-        // Host and browser guard.
-        self.guard(view, conn, &facts, request, &principal, route)?;
-
-        // Authorization.
-        let running = view.state.running();
-        let tailnet = running.map_or("", |running| running.tailnet.as_str());
-        let pinned = match &principal {
-            Principal::User(user) => self.shared.pins.of(tailnet, user.login.as_str()),
-            _ => None,
-        };
-        let question = Question {
-            principal: principal.clone(),
-            via: facts.via,
-            access: &view.settings.config.gateway.access,
-            owner: running.and_then(|running| running.owner.as_ref()),
-            pinned,
-            now: unix_now(),
-        };
-        let via = facts.via;
-        let allowed = match route {
-            Some(route) => {
-                let permit = authz::decide(route, question)?;
-                Allowed::App { permit, facts, path: path.into_owned(), strip_authorization }
-            }
-            None => Allowed::Own { permit: authz::decide_own(least, question)?, via },
-        };
-        if let (Principal::User(user), None) = (&principal, pinned) {
-            self.shared.pins.pin(tailnet, user.login.as_str(), user.user_id);
-        }
-        trail.allowed = true;
-        Ok(allowed)
-    }
-
-    fn facts(&self, view: &View, conn: &Conn, request: &Request<Incoming>) -> Result<Classified, Reason> {
-        let host = authority_of(request, conn.facts.tls.is_some())?;
-        if let (Some(tls), Endpoint::Tcp { .. }) = (&conn.facts.tls, conn.facts.endpoint)
-            && let Some(name) = &tls.server_name
-            && name.trim_end_matches('.') != host.split(':').next().unwrap_or_default()
-        {
-            // One certificate, two names: domain fronting (threat rule 42).
-            return Err(Reason::HostNotAllowed);
-        }
-        let gateway = &view.settings.config.gateway;
-        let policy = Policy {
-            trusted_proxies: &gateway.trusted_proxies,
-            allow_real_ip_fallback: gateway.allow_real_ip_fallback,
-            user_header: view.settings.user_header(),
-            our_uid: self.shared.our_uid,
-            trust_local_users: gateway.tailscale.trust_local_users,
-        };
-        classify(&conn.facts, request.headers(), host, &view.state, &policy, &|| conn.socket_uid())
-    }
-
-    /// Says once per connection what was dropped, and why.
-    fn note(&self, conn: &Conn, classified: &Classified) {
-        if conn.warned.get() {
-            return;
-        }
-        if let Some(condition) = classified.unattested {
-            conn.warned.set(true);
-            tracing::warn!(
-                conn = conn.facts.id,
-                condition = condition.as_str(),
-                event = "serve_peer_unattested",
-                "Serve headers from a connection that is not known to be Serve's were dropped"
-            );
-        } else if classified.unexpected_identity_header {
-            conn.warned.set(true);
-            tracing::warn!(
-                conn = conn.facts.id,
-                via = classified.facts.via.as_str(),
-                event = "identity_header_unexpected",
-                "an identity header was dropped"
-            );
-        }
-    }
-
-    async fn authenticate(
-        &self,
-        view: &View,
-        facts: &IngressFacts,
-        request: &Request<Incoming>,
-        route: Option<&Arc<Route>>,
-    ) -> Result<Authentication, Refusal> {
-        let own_addresses = self.shared.own_addresses.load();
-        let gateway = &view.settings.config.gateway;
-        let context = Context {
-            auth: &gateway.auth,
-            secrets: &view.settings.secrets,
-            state: &view.state,
-            limiter: &self.shared.limiter,
-            subject: view.settings.subject(facts, &view.state),
-            own_addresses: &own_addresses,
-            own_route: route.is_none(),
-            open_route: route.is_some_and(|route| route.public == Public::Open),
-        };
-        authn::authenticate(facts, request.headers(), &context, &self.identities).await
-    }
-
-    fn guard(
-        &self,
-        view: &View,
-        conn: &Conn,
-        facts: &IngressFacts,
-        request: &Request<Incoming>,
-        principal: &Principal,
-        route: Option<&Arc<Route>>,
-    ) -> Result<(), Reason> {
-        let gateway = &view.settings.config.gateway;
-        let hosts = Hosts {
-            configured: &gateway.allowed_hosts,
-            running: view.state.running().map(|running| &**running),
-            local: conn.local_ip(),
-        };
-        let upgrade = request.headers().contains_key(header::UPGRADE);
-        let options = route.map(|route| route.guard).unwrap_or_default();
-        guard::check(principal, facts, request.method(), request.headers(), upgrade, &hosts, options)?;
-        if gateway.require_https && !facts.https && principal.is_ambient() && facts.via != Via::Local {
-            return Err(Reason::HttpsRequired);
-        }
-        Ok(())
     }
 
     /// Remembers on what this request is let through, in case it stays open.
@@ -430,26 +145,43 @@ impl Edge {
         facts: &IngressFacts,
         permit: &authz::Permit,
         upgrade: bool,
-    ) {
+        http2: bool,
+    ) -> CloseSignal {
         let asked = match facts.evidence {
             Evidence::Direct { peer, .. } => Some(peer),
             Evidence::Serve { source, .. } => Some(source),
             _ => None,
         };
-        *conn.grant.borrow_mut() = Some(Grant {
+        let grant = Grant {
+            conn: conn.facts.id,
             principal: permit.principal().clone(),
             via: facts.via,
-            asked,
+            peer: facts.peer.map(|peer| peer.ip()),
+            // A secret or nobody's request has no device to ask about.
+            asked: asked.filter(|_| matches!(permit.principal(), Principal::User(_) | Principal::Node(_))),
             route: permit.route().clone(),
             upgrade,
             settings: view.settings.clone(),
-        });
+        };
+        if upgrade || http2 {
+            return self.live.enter(grant);
+        }
+        *conn.grant.borrow_mut() = Some(grant);
         if !conn.watched.replace(true) {
             self.live.watch(conn);
         }
+        conn.closer.borrow().signal()
     }
 
-    async fn own(&self, permit: authz::ApiPermit, via: Via, request: Request<Incoming>) -> Response<Body> {
+    async fn own(
+        &self,
+        permit: authz::ApiPermit,
+        via: Via,
+        path: &str,
+        mut request: Request<Incoming>,
+    ) -> Response<Body> {
+        // The router sees the path that was decided on, and nothing else.
+        *request.uri_mut() = path.parse().unwrap_or_default();
         let caller = Caller { permit: Arc::new(permit), via };
         let mut request = request.map(axum::body::Body::new);
         request.extensions_mut().insert(caller);
@@ -516,7 +248,8 @@ impl Handler for Edge {
         let state = self.shared.state.load();
         match *endpoint {
             Endpoint::Tcp { peer, local } => {
-                if is_off_tailnet(peer, local, &state, &self.shared.own_addresses.load()) {
+                let own = self.shared.own_addresses.load();
+                if is_off_tailnet(peer, local, &state, own.as_ref().map_or(&[], |own| own.as_slice())) {
                     return Admit::Drop("off_tailnet_peer");
                 }
                 Admit::Keep
@@ -534,25 +267,11 @@ impl Handler for Edge {
     }
 
     fn open(&self, facts: ConnFacts, control: ConnControl) -> Conn {
-        Conn::new(facts, control)
+        Conn::new(facts, control, self.shared.state.load().serve_generation)
     }
 
-    fn call(
-        self: Rc<Self>,
-        conn: Rc<Conn>,
-        request: Request<Incoming>,
-    ) -> impl Future<Output = Response<Body>> + 'static {
-        async move { self.answer(&conn, request).await }
-    }
-}
-
-impl From<FramingFault> for Reason {
-    fn from(fault: FramingFault) -> Self {
-        match fault {
-            FramingFault::BadRequest => Self::BadRequest,
-            FramingFault::UriTooLong => Self::UriTooLong,
-            FramingFault::HeadersTooLarge => Self::HeadersTooLarge,
-        }
+    async fn call(self: Rc<Self>, conn: Rc<Conn>, request: Request<Incoming>) -> Response<Body> {
+        self.answer(&conn, request).await
     }
 }
 
@@ -565,10 +284,4 @@ fn next_request_id() -> HeaderValue {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let id = format!("{prefix:08x}-{number:06x}");
     HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("-"))
-}
-
-/// Now, in Unix seconds.
-pub(super) fn unix_now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderName;
 
 use super::router::Router;
@@ -12,7 +12,8 @@ use crate::authn::IdentityCache;
 use crate::authn::secret::Secrets;
 use crate::authz::pins::Pins;
 use crate::config::{AuthMode, Config, TailscaleMode};
-use crate::domain::{ClientAddr, TailnetState};
+use crate::domain::tailnet::in_tailscale_range;
+use crate::domain::{Exposure, TailnetState};
 use crate::ingress::{IngressFacts, Via};
 use crate::limits::{Limiter, Subject};
 use crate::readiness::Readiness;
@@ -54,10 +55,14 @@ impl Settings {
             && gateway.auth.rate_limit.exempt_loopback
             && gateway.tailscale.mode == TailscaleMode::Off
             && gateway.trusted_proxies.is_empty()
-            && !state.loopback_is_exposed();
+            && state.loopback_exposure() == Exposure::No;
         match (facts.client, facts.via) {
             _ if exempt => Subject::Exempt,
-            (Some(client), Via::Tailnet | Via::Serve) => Subject::Tailnet(client),
+            // Tailnet peers share one /64, so each counts by itself; but a LAN host
+            // that reaches a tailnet address does not.
+            (Some(client), Via::Tailnet | Via::Serve) if in_tailscale_range(client.ip()) => {
+                Subject::Tailnet(client)
+            }
             (Some(client), _) => Subject::Client(client),
             (None, _) => Subject::Unattributed,
         }
@@ -73,13 +78,13 @@ pub struct Shared {
     /// Identities.
     pub identities: IdentityCache,
     /// Lockouts.
-    pub limiter: Limiter,
+    pub limiter: Arc<Limiter>,
     /// Pins.
     pub pins: Pins,
     /// What works and what does not.
     pub readiness: Arc<Readiness>,
-    /// This host's own addresses.
-    pub own_addresses: ArcSwap<Vec<IpAddr>>,
+    /// This host's own addresses; `None` where they could not be read yet.
+    pub own_addresses: ArcSwapOption<Vec<IpAddr>>,
     /// Our uid.
     pub our_uid: u32,
     /// How request lines look.
@@ -92,10 +97,5 @@ impl Shared {
     /// Whether the gateway is stopping.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
-    }
-
-    /// Whether an address is this host's.
-    pub fn is_own_address(&self, client: ClientAddr) -> bool {
-        self.own_addresses.load().contains(&client.ip())
     }
 }

@@ -1,11 +1,12 @@
 //! Takes connections off the listeners, and decides which are served.
 
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio::time::{Duration, sleep};
+use tokio::time::{Duration, Instant, sleep};
 
 use super::control::Shared;
 use super::handler::{Admit, Handler};
@@ -79,15 +80,8 @@ impl<H: Handler> Worker<H> {
     /// Counts the connection and asks the handler. Dropping the socket is all
     /// that a refused one gets.
     fn admit(self: &Rc<Self>, endpoint: Endpoint, listener: ListenerKind) -> Option<Accepted<H>> {
-        let refused = |reason: &'static str| {
-            match endpoint {
-                Endpoint::Tcp { peer, local } => {
-                    tracing::info!(%peer, %local, reason, "connection refused at accept");
-                }
-                Endpoint::Unix(peer) => {
-                    tracing::info!(uid = peer.uid, pid = peer.pid, reason, "connection refused at accept");
-                }
-            }
+        let refused = |reason| {
+            self.log_refused(&endpoint, reason);
             None
         };
         if self.is_draining() {
@@ -113,5 +107,45 @@ impl<H: Handler> Worker<H> {
             shared,
             slot,
         })
+    }
+
+    /// At most one line a second: connections cost a stranger nothing.
+    fn log_refused(&self, endpoint: &Endpoint, reason: &'static str) {
+        let Some(unlogged) = self.refusals.one_more() else { return };
+        match endpoint {
+            Endpoint::Tcp { peer, local } => {
+                tracing::info!(%peer, %local, reason, unlogged, "connection refused at accept");
+            }
+            Endpoint::Unix(peer) => {
+                tracing::info!(
+                    uid = peer.uid,
+                    pid = peer.pid,
+                    reason,
+                    unlogged,
+                    "connection refused at accept"
+                );
+            }
+        }
+    }
+}
+
+/// Thins out the lines about refused connections.
+#[derive(Default)]
+pub(super) struct Refusals {
+    last: Cell<Option<Instant>>,
+    unlogged: Cell<u64>,
+}
+
+impl Refusals {
+    /// Counts one, and says how many went unlogged before it if this one is to
+    /// be logged.
+    fn one_more(&self) -> Option<u64> {
+        let now = Instant::now();
+        if self.last.get().is_some_and(|last| now - last < Duration::from_secs(1)) {
+            self.unlogged.set(self.unlogged.get() + 1);
+            return None;
+        }
+        self.last.set(Some(now));
+        Some(self.unlogged.take())
     }
 }

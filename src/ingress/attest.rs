@@ -33,6 +33,8 @@ pub enum Condition {
     TcpForward,
     /// The unix peer is not tailscaled.
     PeerIsNotDaemon,
+    /// The connection was accepted under other facts than those of now.
+    OlderThanFacts,
 }
 
 impl Condition {
@@ -49,9 +51,12 @@ impl Condition {
             Self::NotOneWebHandler => "not_one_web_handler",
             Self::TcpForward => "tcp_forward",
             Self::PeerIsNotDaemon => "peer_is_not_daemon",
+            Self::OlderThanFacts => "older_than_facts",
         }
     }
 }
+
+const OVERFLOW_UID: u32 = 65_534;
 
 /// Whether a loopback TCP connection is Serve's. `socket_uid` is the uid of the
 /// connecting socket, `None` where the kernel did not say.
@@ -62,7 +67,8 @@ pub fn loopback(
     our_uid: u32,
 ) -> Result<(), Condition> {
     let daemon = facts.daemon.as_ref().ok_or(Condition::DaemonUnknown)?;
-    if daemon.pid.is_none() {
+    // Every uid that our user namespace does not map reads as the overflow uid.
+    if daemon.pid.is_none() || daemon.uid == OVERFLOW_UID {
         return Err(Condition::DaemonUnknown);
     }
     if daemon.uid == our_uid {
@@ -95,7 +101,7 @@ pub fn loopback(
 /// Whether the peer of the unix ingress is tailscaled (rulings 1.3). Where
 /// tailscaled runs as our uid, its pid must be known and equal.
 pub fn unix_peer(daemon: &DaemonProcess, peer: super::UnixPeer, our_uid: u32) -> Result<(), Condition> {
-    if peer.uid != daemon.uid {
+    if peer.uid != daemon.uid || (peer.uid == OVERFLOW_UID && daemon.pid.is_none()) {
         return Err(Condition::PeerIsNotDaemon);
     }
     match (daemon.pid, peer.pid) {

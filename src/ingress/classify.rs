@@ -14,7 +14,10 @@ use super::forwarded;
 use super::scan::{Scan, scan};
 use super::{ConnFacts, Endpoint, Evidence, IngressFacts, ListenerKind, Via, canonical_authority};
 use crate::domain::addr::is_loopback;
-use crate::domain::{ClientAddr, LocalAddr, PeerAddr, Phase, Reason, Running, ServeView, TailnetState};
+use crate::domain::tailnet::in_tailscale_range;
+use crate::domain::{
+    ClientAddr, Exposure, LocalAddr, PeerAddr, Phase, Reason, Running, ServeView, TailnetState,
+};
 
 /// The settings and system facts classification needs.
 pub struct Policy<'a> {
@@ -29,6 +32,10 @@ pub struct Policy<'a> {
     /// Believe Serve headers on loopback where the system cannot say who
     /// connected (`gateway.tailscale.trustLocalUsers`; not on Linux).
     pub trust_local_users: bool,
+    /// [`TailnetState::serve_generation`] when the connection was accepted. A
+    /// connection that is older than the facts proves nothing under them: it may
+    /// have come by a forward that is gone by now.
+    pub accepted_in: u64,
 }
 
 /// What was found, and what the log should say about it.
@@ -60,17 +67,20 @@ pub fn classify(
     let scan = scan(headers, policy.user_header)?;
     let https = conn.tls.is_some();
     let (peer, local) = match conn.endpoint {
-        Endpoint::Unix(_) => return unix_ingress(&scan, state),
+        Endpoint::Unix(_) => return unix_ingress(&scan, state, policy),
         Endpoint::Tcp { peer, local } => (peer, local),
     };
     debug_assert_eq!(conn.listener, ListenerKind::Ordinary);
     let request = Request { peer, local, host, https, scan, state, policy };
+    if request.scan.funnel {
+        return request.through_funnel(socket_uid);
+    }
     if state.is_own(local.ip()) {
         request.at_tailnet_address()
     } else if is_loopback(peer.ip()) {
         request.on_loopback(socket_uid)
     } else {
-        request.from_elsewhere(socket_uid)
+        request.elsewhere()
     }
 }
 
@@ -103,8 +113,12 @@ pub fn unavailable(phase: &Phase) -> Option<Reason> {
     }
 }
 
-fn unix_ingress(scan: &Scan<'_>, state: &TailnetState) -> Result<Classified, Reason> {
+fn unix_ingress(scan: &Scan<'_>, state: &TailnetState, policy: &Policy<'_>) -> Result<Classified, Reason> {
     let (attested, condition) = match (&state.phase, &state.serve) {
+        (Phase::Running(_), ServeView::Known(_)) if policy.accepted_in != state.serve_generation => {
+            let evidence = Evidence::None(Some(Reason::ServePeerUnattested));
+            (Err(evidence), Some(Condition::OlderThanFacts))
+        }
         (Phase::Running(running), ServeView::Known(facts)) => match attest::unix_ingress(running, facts) {
             Ok(()) => (Ok(running), None),
             Err(condition) => (Err(Evidence::None(Some(Reason::ServePeerUnattested))), Some(condition)),
@@ -146,11 +160,12 @@ fn serve(
         Some(value) => value.to_str().ok().and_then(forwarded::address),
         None => None,
     };
-    let client = source.map(ClientAddr::new);
     let running = match attested {
         Ok(running) => running,
-        Err(evidence) => return Ok((via, client, evidence)),
+        // What it says about its client is anybody's word.
+        Err(evidence) => return Ok((via, None, evidence)),
     };
+    let client = source.map(ClientAddr::new);
     let evidence = if scan.funnel {
         Evidence::None(None)
     } else if !running.version.at_least(1, 72, 0) {
@@ -193,8 +208,8 @@ impl Request<'_> {
             // to every local user (threat rule 7).
             return Ok(self.settle(Via::Local, Evidence::None(Some(Reason::OwnAddress))));
         }
-        if forwarded::is_trusted(self.policy.trusted_proxies, peer) {
-            return self.from_proxy();
+        if self.state.running().is_some() && forwarded::is_trusted(self.policy.trusted_proxies, peer) {
+            return self.behind_proxy();
         }
         if self.scan.forwarded || self.scan.via {
             return Ok(self.settle(Via::Tailnet, Evidence::None(Some(Reason::ProxiedPeer))));
@@ -209,11 +224,25 @@ impl Request<'_> {
         Ok(self.settle(Via::Tailnet, evidence))
     }
 
+    /// A Funnel mark: the public internet, whatever else can be said of the
+    /// connection. Nobody gains by sending one (rulings 1.6). Who the client is, an
+    /// attested connection says; a direct peer is itself.
+    fn through_funnel(self, socket_uid: &dyn Fn() -> Option<u32>) -> Result<Classified, Reason> {
+        let loopback = is_loopback(self.peer.ip()) && !self.state.is_own(self.local.ip());
+        if loopback && let Ok(running) = self.attest_loopback(socket_uid) {
+            return self.through_serve(running);
+        }
+        let mut classified = self.settle(Via::Funnel, Evidence::None(None));
+        if loopback {
+            classified.facts.client = None;
+        }
+        Ok(classified)
+    }
+
     /// A process here connected, or tailscaled on somebody's behalf.
     fn on_loopback(self, socket_uid: &dyn Fn() -> Option<u32>) -> Result<Classified, Reason> {
         let trusted = forwarded::is_trusted(self.policy.trusted_proxies, self.peer.ip());
-        let running = self.state.running();
-        if running.is_some_and(|running| running.tun == Some(false)) {
+        if self.state.tun == Some(false) {
             return self.on_loopback_without_tun(trusted, socket_uid);
         }
         // A Serve request always carries X-Forwarded-For, with or without a
@@ -221,11 +250,13 @@ impl Request<'_> {
         if self.scan.tailscale || (self.scan.forwarded && !trusted) {
             match self.attest_loopback(socket_uid) {
                 Ok(running) => return self.through_serve(running),
-                Err(_) if !self.scan.tailscale => {}
-                Err(Attested::Unknown(reason)) if !trusted => {
+                Err(_) if trusted => {}
+                Err(Attested::Unknown(reason))
+                    if self.scan.tailscale || reason == Reason::ServeStateUnknown =>
+                {
                     return Ok(self.settle(Via::Local, Evidence::Unavailable(reason)));
                 }
-                Err(Attested::No(condition)) if !trusted => {
+                Err(Attested::No(condition)) if self.scan.tailscale => {
                     let reason = Some(Reason::ServePeerUnattested);
                     let mut classified = self.settle(Via::Local, Evidence::None(reason));
                     classified.unattested = Some(condition);
@@ -235,18 +266,32 @@ impl Request<'_> {
             }
         }
         if trusted {
-            if self.state.loopback_is_exposed() {
-                return Ok(self.settle(Via::Proxy, Evidence::Unavailable(Reason::TrustedProxyUnsafe)));
-            }
-            let daemon = self.state.serve_facts().and_then(|facts| facts.daemon.as_ref());
-            if self.policy.user_header.is_some()
-                && daemon.is_some_and(|daemon| socket_uid() == Some(daemon.uid))
-            {
-                return Ok(self.settle(Via::Proxy, Evidence::Unavailable(Reason::TrustedProxyIsTailscaled)));
-            }
-            return self.from_proxy();
+            return self.loopback_proxy(socket_uid);
         }
         Ok(self.settle(Via::Local, Evidence::None(None)))
+    }
+
+    /// A listed proxy on loopback. Only while nothing but local processes can
+    /// reach loopback, and never tailscaled, which passes its clients' headers
+    /// through (rulings 1.10).
+    fn loopback_proxy(self, socket_uid: &dyn Fn() -> Option<u32>) -> Result<Classified, Reason> {
+        let refused = |reason| Ok(self.settle(Via::Proxy, Evidence::Unavailable(reason)));
+        if self.policy.user_header.is_some() {
+            if self.scan.tailscale {
+                return refused(Reason::TrustedProxyIsTailscaled);
+            }
+            if let Some(daemon) = self.state.serve_facts().and_then(|facts| facts.daemon) {
+                match socket_uid() {
+                    Some(uid) if uid != daemon.uid => {}
+                    Some(_) => return refused(Reason::TrustedProxyIsTailscaled),
+                    None => return refused(Reason::TrustedProxyUnsafe),
+                }
+            }
+        }
+        if self.state.loopback_exposure() != Exposure::No {
+            return refused(Reason::TrustedProxyUnsafe);
+        }
+        self.behind_proxy()
     }
 
     /// Userspace networking: every tailnet peer reaches loopback through
@@ -259,11 +304,8 @@ impl Request<'_> {
         if trusted {
             return Ok(self.settle(Via::Proxy, Evidence::Unavailable(Reason::TrustedProxyUnsafe)));
         }
-        let Some(daemon) = self.state.serve_facts().and_then(|facts| facts.daemon.as_ref()) else {
-            let reason = self.scan.tailscale.then_some(Reason::ServePeerUnattested);
-            return Ok(self.settle(Via::Local, Evidence::None(reason)));
-        };
-        if socket_uid() == Some(daemon.uid) {
+        let daemon = self.state.serve_facts().and_then(|facts| facts.daemon);
+        if daemon.is_some_and(|daemon| socket_uid() == Some(daemon.uid)) {
             let socket = self.peer.socket();
             let mut classified = self.settle(Via::Userspace, Evidence::Userspace { socket });
             classified.facts.client = None;
@@ -273,11 +315,13 @@ impl Request<'_> {
         Ok(self.settle(Via::Local, Evidence::None(reason)))
     }
 
-    /// The LAN, the internet, or a proxy on another host.
-    fn from_elsewhere(self, socket_uid: &dyn Fn() -> Option<u32>) -> Result<Classified, Reason> {
-        let _ = socket_uid;
-        if forwarded::is_trusted(self.policy.trusted_proxies, self.peer.ip()) {
-            return self.from_proxy();
+    /// The LAN, the internet, or a proxy on another host. A proxy that is named by
+    /// a tailnet address is believed at a tailnet address only: elsewhere anybody
+    /// may have it.
+    fn elsewhere(self) -> Result<Classified, Reason> {
+        let peer = self.peer.ip();
+        if !in_tailscale_range(peer) && forwarded::is_trusted(self.policy.trusted_proxies, peer) {
+            return self.behind_proxy();
         }
         let reason = self.scan.tailscale.then_some(Reason::ServePeerUnattested);
         Ok(self.settle(Via::Lan, Evidence::None(reason)))
@@ -294,6 +338,9 @@ impl Request<'_> {
         let ServeView::Known(facts) = &self.state.serve else {
             return Err(Attested::Unknown(Reason::ServeStateUnknown));
         };
+        if self.policy.accepted_in != self.state.serve_generation {
+            return Err(Attested::No(Condition::OlderThanFacts));
+        }
         let answer = attest::loopback(running, facts, socket_uid(), self.policy.our_uid);
         let cannot_tell = matches!(
             answer,
@@ -322,7 +369,7 @@ impl Request<'_> {
         Ok(Classified { facts, unattested: None, unexpected_identity_header: false })
     }
 
-    fn from_proxy(self) -> Result<Classified, Reason> {
+    fn behind_proxy(self) -> Result<Classified, Reason> {
         let mut client = forwarded::client(self.scan.forwarded_for, self.policy.trusted_proxies)?;
         if client.is_none() && self.policy.allow_real_ip_fallback {
             client = self
@@ -341,8 +388,8 @@ impl Request<'_> {
     }
 
     fn settle(&self, via: Via, evidence: Evidence) -> Classified {
-        let plain = !self.scan.tailscale && !self.scan.forwarded;
-        let tun_is_off = self.state.running().is_some_and(|running| running.tun == Some(false));
+        let plain = !self.scan.tailscale && !self.scan.forwarded && !self.scan.via;
+        let tun_is_off = self.state.tun == Some(false);
         let local_direct = via == Via::Local
             && plain
             && is_loopback(self.local.ip())

@@ -129,6 +129,10 @@ impl Shared {
         }
     }
 
+    pub(super) fn is_aborted(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) == ABORTED
+    }
+
     async fn phase_at_least(&self, phase: u8) {
         loop {
             // Registered before the look, so that no change falls in between.
@@ -179,9 +183,9 @@ impl ConnControl {
         self.0.to_phase(FINISHING);
     }
 
-    /// Closes at once, whatever is under way: its right was taken away. An
-    /// upgraded connection belongs to whoever upgraded it, who waits for
-    /// [`ConnControl::aborted`].
+    /// Closes at once, whatever is under way: its right was taken away. On an
+    /// upgraded connection, reading fails from then on; whoever upgraded it can
+    /// wait for [`ConnControl::aborted`] to say a last word.
     pub fn abort(&self) {
         self.0.to_phase(ABORTED);
     }

@@ -4,7 +4,7 @@
 //! hyper's parser takes bare line feeds, and with `Transfer-Encoding` present it
 //! forgets that there was a `Content-Length`; a service behind it cannot tell.
 //! So [`Guard`] sits between the socket and hyper, follows the byte stream with
-//! a small state machine ([`Machine`]) and passes it on unchanged while it is
+//! a small state machine ([`machine`]) and passes it on unchanged while it is
 //! beyond doubt. The first head that is not is replaced by a request with a
 //! method no client can send, to which [`framing_fault`] is the key. The service
 //! answers it in its turn, after earlier pipelined requests, and the connection

@@ -114,8 +114,8 @@ impl Watch {
             let unused = self.shared.idle_since().is_some();
             return if unused && (still || passed(since, LAST)) { Verdict::Stalled } else { Verdict::Fine };
         }
-        // What is left of an answer may still be on its way when its body is
-        // done, so an unused connection that writes is not idle.
+        // The end of an answer may still be on its way when its body is done: a
+        // connection that is told to end goes on for as long as it moves.
         let idle = self.shared.idle_since().is_some_and(|since| passed(since, self.limits.idle));
         if idle { Verdict::End } else { Verdict::Fine }
     }

@@ -57,7 +57,7 @@ impl Default for Limits {
             max_headers: 100,
             max_target_bytes: 16 * 1024,
             max_connections: 4096,
-            max_unproven_per_peer: 64,
+            max_unproven_per_peer: 32,
             h2_max_streams: 128,
             h2_send_buffer: 64 * 1024,
             h2_ping: Duration::from_secs(30),

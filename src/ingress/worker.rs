@@ -16,7 +16,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::AbortHandle;
 
-use super::accept::accept_tcp;
+use super::accept::{Refusals, accept_tcp};
 use super::bind::Bound;
 use super::handler::Handler;
 use super::slots::Counts;
@@ -47,6 +47,7 @@ pub(super) struct Worker<H> {
     pub(super) handler: Rc<H>,
     pub(super) limits: Limits,
     pub(super) counts: Arc<Counts>,
+    pub(super) refusals: Refusals,
     draining: Cell<bool>,
     next_id: Cell<u64>,
     workers: u64,
@@ -167,6 +168,7 @@ impl Workers {
                         handler: Rc::new(make(index)),
                         limits,
                         counts: Arc::default(),
+                        refusals: Refusals::default(),
                         draining: Cell::new(false),
                         next_id: Cell::new(index as u64 + 1),
                         workers: count.max(1) as u64,

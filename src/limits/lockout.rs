@@ -1,7 +1,7 @@
 //! The lockout table of wrong secrets.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::subject::{Bucket, Subject};
@@ -38,10 +38,49 @@ const GLOBAL_WINDOW: Duration = Duration::from_secs(60);
 
 type Key = (Bucket, CredentialClass);
 
+/// What became of a guess that may also be an app's own credential.
+pub enum Guess {
+    /// It was right.
+    Right,
+    /// It was wrong, or is somebody else's: settled later.
+    Pending(PendingGuess),
+    /// It was not looked at: locked out, or as many guesses are pending as may be
+    /// wrong.
+    Unseen {
+        /// How long until another is looked at.
+        retry_after: Duration,
+    },
+}
+
+/// A credential that was compared and is not ours. It counts as a wrong secret
+/// unless it is forgiven, whatever becomes of the request: dropped half-way,
+/// refused, or forgotten about.
+pub struct PendingGuess {
+    limiter: Arc<Limiter>,
+    subject: Subject,
+    class: CredentialClass,
+    armed: bool,
+}
+
+impl PendingGuess {
+    /// It was the app's own: the request is permitted without it.
+    pub fn forgive(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for PendingGuess {
+    fn drop(&mut self) {
+        self.limiter.settle(self.subject, self.class, self.armed, Instant::now());
+    }
+}
+
 #[derive(Default)]
 struct Entry {
     /// Times of wrong attempts within the window, oldest first.
     failures: VecDeque<Instant>,
+    /// Guesses that are compared and not settled yet.
+    pending: usize,
     locked_until: Option<Instant>,
 }
 
@@ -104,6 +143,67 @@ impl Limiter {
         Attempt::Wrong
     }
 
+    /// Compares a credential that may be the app's own. A guess that is pending
+    /// takes a place of the budget: guesses sent all at once are no way around it.
+    pub fn guess(
+        self: &Arc<Self>,
+        subject: Subject,
+        class: CredentialClass,
+        now: Instant,
+        verify: impl FnOnce() -> bool,
+    ) -> Guess {
+        let pending = || PendingGuess { limiter: self.clone(), subject, class, armed: true };
+        let buckets = subject.buckets();
+        if buckets.is_empty() {
+            return if verify() { Guess::Right } else { Guess::Pending(pending()) };
+        }
+        let settings = *guard(&self.settings);
+        let mut table = guard(&self.table);
+        if let Some(retry_after) = table.locked(&buckets, class, now, settings, self.capacity) {
+            return Guess::Unseen { retry_after };
+        }
+        let full = buckets.iter().any(|(bucket, multiple)| {
+            let allowed = settings.max_attempts.saturating_mul(*multiple) as usize;
+            table
+                .entries
+                .get(&(*bucket, class))
+                .is_some_and(|entry| entry.failures.len() + entry.pending >= allowed.max(1))
+        });
+        if full {
+            return Guess::Unseen { retry_after: Duration::from_secs(1) };
+        }
+        if verify() {
+            if let Some((bucket, _)) = buckets.first()
+                && let Some(entry) = table.entries.get_mut(&(*bucket, class))
+            {
+                entry.failures.clear();
+            }
+            return Guess::Right;
+        }
+        for (bucket, _) in &buckets {
+            table.entries.entry((*bucket, class)).or_default().pending += 1;
+        }
+        drop(table);
+        Guess::Pending(pending())
+    }
+
+    fn settle(&self, subject: Subject, class: CredentialClass, wrong: bool, now: Instant) {
+        let buckets = subject.buckets();
+        let settings = *guard(&self.settings);
+        let mut table = guard(&self.table);
+        for (bucket, _) in &buckets {
+            if let Some(entry) = table.entries.get_mut(&(*bucket, class)) {
+                entry.pending = entry.pending.saturating_sub(1);
+                if !wrong && entry.pending == 0 && entry.failures.is_empty() && entry.locked_until.is_none() {
+                    table.entries.remove(&(*bucket, class));
+                }
+            }
+        }
+        if wrong && !buckets.is_empty() {
+            table.count(&buckets, class, now, settings, self.capacity);
+        }
+    }
+
     /// How long a subject is still locked out, without an attempt.
     pub fn locked(&self, subject: Subject, class: CredentialClass, now: Instant) -> Option<Duration> {
         let settings = *guard(&self.settings);
@@ -128,7 +228,7 @@ impl Table {
             match entry.locked_until {
                 Some(until) if until > now => longest = longest.max(Some(until - now)),
                 // The lock is over, and so is its history.
-                Some(_) => *entry = Entry::default(),
+                Some(_) => *entry = Entry { pending: entry.pending, ..Entry::default() },
                 None => {}
             }
         }
@@ -182,14 +282,14 @@ impl Table {
             Some(until) => until > now,
             None => {
                 entry.forget_before(now, settings.window);
-                !entry.failures.is_empty()
+                !entry.failures.is_empty() || entry.pending > 0
             }
         });
         while self.entries.len() >= capacity {
             let oldest = self
                 .entries
                 .iter()
-                .filter(|(_, entry)| entry.locked_until.is_none())
+                .filter(|(_, entry)| entry.locked_until.is_none() && entry.pending == 0)
                 .min_by_key(|(_, entry)| entry.failures.back().copied())
                 .map(|(key, _)| *key);
             match oldest {
@@ -368,6 +468,35 @@ mod tests {
         assert_eq!(wrong(&limiter, client("192.0.2.1"), now), Attempt::Wrong);
         wrong(&limiter, client("192.0.2.2"), now);
         assert!(matches!(wrong(&limiter, client("192.0.2.2"), now), Attempt::Locked { .. }));
+    }
+
+    #[test]
+    fn threat_046_guesses_that_are_pending_take_their_places() {
+        let limiter = Arc::new(Limiter::new(RateLimit::default()));
+        let now = Instant::now();
+        let guess = || limiter.guess(client("192.0.2.1"), CLASS, now, || false);
+        let pending: Vec<Guess> = (0..10).map(|_| guess()).collect();
+        assert!(pending.iter().all(|guess| matches!(guess, Guess::Pending(_))));
+        let looked =
+            limiter.guess(client("192.0.2.1"), CLASS, now, || unreachable!("compared beyond the budget"));
+        assert!(matches!(looked, Guess::Unseen { .. }));
+        // Dropped, as by a client that hung up: each counts.
+        drop(pending);
+        assert!(matches!(wrong(&limiter, client("192.0.2.1"), now), Attempt::Locked { .. }));
+    }
+
+    #[test]
+    fn what_was_the_apps_own_is_forgiven() {
+        let limiter = Arc::new(Limiter::new(RateLimit::default()));
+        let now = Instant::now();
+        for _ in 0..1000 {
+            match limiter.guess(client("192.0.2.1"), CLASS, now, || false) {
+                Guess::Pending(guess) => guess.forgive(),
+                Guess::Right | Guess::Unseen { .. } => panic!("not pending"),
+            }
+        }
+        assert!(guard(&limiter.table).entries.is_empty());
+        assert_eq!(wrong(&limiter, client("192.0.2.1"), now), Attempt::Wrong);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! From answers of the CLI to the facts the gateway decides on.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use openclaw_tailscale::{DaemonProcess, Status, Tailscale};
@@ -32,7 +33,7 @@ pub(super) async fn serve(
     tailscale: &Tailscale,
     daemon: Option<DaemonProcess>,
     interest: &Interest,
-    running: &Arc<Running>,
+    own: &[IpAddr],
 ) -> ServeView {
     let (config, prefs) = tokio::join!(tailscale.serve_status(), tailscale.prefs());
     let config = match config {
@@ -42,7 +43,7 @@ pub(super) async fn serve(
             return ServeView::Unknown;
         }
     };
-    let to_port = config.targets_port_at(interest.port, &running.ips);
+    let to_port = config.targets_port_at(interest.port, own);
     let to_unix = interest.unix.as_deref().map(|path| config.targets_unix(path));
     ServeView::Known(Arc::new(ServeFacts {
         web_to_port: to_port.web,

@@ -14,6 +14,7 @@ mod http2;
 mod openclaw_kind;
 mod proxy;
 mod resources;
+mod serve;
 mod tls;
 mod websocket;
 

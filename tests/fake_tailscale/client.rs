@@ -60,16 +60,21 @@ pub(crate) fn unix(path: &Path, request: &str) -> Answer {
     exchange(UnixStream::connect(path).unwrap(), request).unwrap()
 }
 
-/// Over TLS, trusting the stand-in's authority only.
-pub(crate) fn tls(stream: TcpStream, ca: &Path, name: &str, request: &str) -> std::io::Result<Answer> {
+/// A configuration that trusts the stand-in's authority only.
+pub(crate) fn trusting(ca: &Path) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
+    ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_no_client_auth()
+}
+
+/// Over TLS, trusting the stand-in's authority only.
+pub(crate) fn tls(stream: TcpStream, ca: &Path, name: &str, request: &str) -> std::io::Result<Answer> {
+    let config = trusting(ca);
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let session = ClientConnection::new(Arc::new(config), name).unwrap();
     exchange(StreamOwned::new(session, stream), request)

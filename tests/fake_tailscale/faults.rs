@@ -57,7 +57,7 @@ fn exit_and_signal_are_reported_as_such() {
 
 #[test]
 fn a_daemon_that_is_down_for_one_command_only() {
-    let (fake, _) = faulty("down*1");
+    let fake = Fake::with("lab");
     fake.set(&["downPause=0s", "fault.whois=down*1"]);
     let ran = fake.run(&WHOIS);
     assert!(ran.stderr.contains("not running? Error: dial unix"), "{}", ran.stderr);

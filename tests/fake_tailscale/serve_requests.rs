@@ -37,9 +37,7 @@ impl Stage {
             let ran = fake.run(&[&["serve"][..], args].concat());
             assert_eq!(ran.code, Some(0), "{}", ran.stderr);
         }
-        let stage = Self { fake, app, _on_socket: on_socket, _daemon: daemon };
-        stage.fake.set(&["note=settled"]);
-        stage
+        Self { fake, app, _on_socket: on_socket, _daemon: daemon }
     }
 
     fn ask(&self, port: u16, caller: &str, request: &str) -> Answer {
@@ -99,7 +97,6 @@ fn the_backend_sees_what_was_recorded() {
         let (caller, url) = if request.heading.starts_with("public") {
             let ran = stage.fake.run(&["funnel", "--bg", &stage.app.listen()]);
             assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-            stage.fake.set(&["note=public"]);
             headers.clear();
             ("funnel", format!("https://{HOST}/pub"))
         } else {
@@ -141,7 +138,6 @@ fn everybody_shares_one_backend_connection() {
     let stage = Stage::set("loopback-tailnet", &["phone", "bobpc", "ci", "funnel"]);
     let ran = stage.fake.run(&["funnel", "--bg", &stage.app.listen()]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    stage.fake.set(&["note=public"]);
     let mut used = Vec::new();
     for caller in ["phone", "bobpc", "ci", "funnel", "phone"] {
         let json = stage.ask(443, caller, &get("/x", HOST, &[])).json();
@@ -203,7 +199,6 @@ fn a_backend_that_is_gone_is_502_without_a_body() {
     let stage = Stage::set("loopback-tailnet", &["bobpc"]);
     let ran = stage.fake.run(&["serve", "--bg", "--http=81", "http://127.0.0.1:1"]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    stage.fake.set(&["note=settled"]);
     let answer = stage.ask(81, "bobpc", &get("/", HOST, &[]));
     assert_eq!((answer.status(), answer.body.len()), (502, 0));
 }
@@ -228,7 +223,6 @@ fn a_websocket_passes_and_dies_with_the_daemon() {
     let to = format!("http://{}", stage.app.listen());
     let ran = stage.fake.run(&["serve", "--bg", "--http=81", &to]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    stage.fake.set(&["note=settled"]);
     let mut stream = TcpStream::connect(listener(&stage.fake, 81, "bobpc")).unwrap();
     let upgrade = format!(
         "GET /ws?headers HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -272,4 +266,57 @@ fn whois_knows_a_direct_connection_while_it_lives() {
     fake.until("the connection is forgotten", || {
         fake.run(&["whois", "--proto", "tcp", &from]).code == Some(1)
     });
+}
+
+#[test]
+fn http2_is_agreed_on_and_carries_the_identity() {
+    use http_body_util::{BodyExt, Empty};
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+
+    let stage = Stage::set("loopback-tailnet", &["bobpc"]);
+    let addr = listener(&stage.fake, 443, "bobpc");
+    let mut config = crate::client::trusting(&stage.fake.dir().join("ca.pem"));
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(addr).await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+        let stream = connector.connect(HOST.try_into().unwrap(), stream).await.unwrap();
+        let io = TokioIo::new(stream);
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        tokio::spawn(connection);
+        let request = http::Request::get(format!("https://{HOST}/x?a=%zz&b=1;2&c=3"));
+        let response = sender.send_request(request.body(Empty::<bytes::Bytes>::new()).unwrap()).await;
+        let body = response.unwrap().into_body().collect().await.unwrap().to_bytes();
+        let json: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        // Towards the app it is HTTP/1.1, and what Go cannot parse is gone.
+        assert_eq!((&json["version"], &json["query"]), (&"HTTP/1.1".into(), &"c=3".into()));
+        let headers = json["headers"].to_string();
+        assert!(headers.contains(r#"["Host","gw.tailnet-example.test"]"#), "{headers}");
+        assert!(headers.contains("bob@example.com"), "{headers}");
+    });
+}
+
+#[test]
+fn a_daemon_that_is_stopped_answers_nobody_until_it_goes_on() {
+    let stage = Stage::set("loopback-tailnet", &["bobpc"]);
+    stage.fake.set(&["daemon=hung"]);
+    let mut cli = stage.fake.command(&["status", "--json"]).spawn().unwrap();
+    let socket = stage.fake.dir().join("tailscaled.sock");
+    let api = std::thread::spawn(move || {
+        crate::client::unix(&socket, &get("/localapi/v0/status", "local-tailscaled.sock", &[])).status()
+    });
+    let addr = listener(&stage.fake, 80, "bobpc");
+    let serve = std::thread::spawn(move || plain(&addr, &get("/guarded", "gw", &[])).status());
+    stage
+        .fake
+        .until("the command has started", || stage.fake.calls().iter().any(|c| c["command"] == "status"));
+    assert!(!api.is_finished() && !serve.is_finished());
+    assert_eq!(cli.try_wait().unwrap(), None);
+    stage.fake.set(&["daemon=up"]);
+    assert_eq!((api.join().unwrap(), serve.join().unwrap()), (200, 200));
+    // The command hangs for good: it has no limit of its own.
+    cli.kill().unwrap();
+    cli.wait().unwrap();
 }

@@ -203,3 +203,34 @@ async fn threat_077_at_most_eight_look_ups_run_and_new_addresses_are_rationed() 
     assert!(source.most_running.load(Ordering::SeqCst) <= 8);
     assert!(source.calls.load(Ordering::SeqCst) <= 64);
 }
+
+#[tokio::test]
+async fn threat_050_a_device_that_changed_hands_is_forgotten_by_every_worker() {
+    use crate::authn::Identities as _;
+    let source = Arc::new(Source::default());
+    guard(&source.people).insert(ip(2), "alice@example.com");
+    let (cache, state) = cache(&source);
+    let worker = WorkerCache::new(cache.clone(), state.clone());
+    assert_eq!(login(&worker.of_peer(ip(2)).await), "alice@example.com");
+    guard(&source.people).remove(&ip(2));
+    // What looking after open connections does, here with any age.
+    assert_eq!(cache.identify_at_most(ip(2), Duration::ZERO).await.verdict.unwrap_err(), Reason::PeerUnknown);
+    assert_eq!(worker.of_peer(ip(2)).await.unwrap_err(), Reason::PeerUnknown);
+}
+
+#[tokio::test(start_paused = true)]
+async fn known_peers_need_no_place_after_the_world_changed() {
+    let source = Arc::new(Source::default());
+    for last in 0..=99 {
+        guard(&source.people).insert(ip(last), "alice@example.com");
+    }
+    let (cache, state) = cache(&source);
+    for round in 0..3u64 {
+        for last in 0..50 {
+            assert!(cache.identify(ip(last)).await.verdict.is_ok(), "round {round}");
+        }
+        let mut next = TailnetState::clone(&state.load());
+        next.epoch += 1;
+        state.store(Arc::new(next));
+    }
+}

@@ -1,6 +1,6 @@
 //! The cache of one worker: the warm path takes no lock.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -20,13 +20,15 @@ pub struct WorkerCache {
     shared: IdentityCache,
     state: Arc<ArcSwap<TailnetState>>,
     entries: RefCell<LruCache<IpAddr, Answer>>,
+    revision: Cell<u64>,
 }
 
 impl WorkerCache {
     /// A cache in front of the shared one.
     pub fn new(shared: IdentityCache, state: Arc<ArcSwap<TailnetState>>) -> Self {
         let capacity = NonZeroUsize::new(CAPACITY).unwrap_or(NonZeroUsize::MIN);
-        Self { shared, state, entries: RefCell::new(LruCache::new(capacity)) }
+        let revision = Cell::new(shared.revision());
+        Self { shared, state, entries: RefCell::new(LruCache::new(capacity)), revision }
     }
 
     /// An answer that is younger than the renewal age and of this epoch. Older
@@ -34,6 +36,11 @@ impl WorkerCache {
     fn remembered(&self, ip: IpAddr) -> Option<Verdict> {
         let epoch = self.state.load().epoch;
         let mut entries = self.entries.borrow_mut();
+        let revision = self.shared.revision();
+        if self.revision.replace(revision) != revision {
+            entries.clear();
+            return None;
+        }
         let answer = entries.get(&ip)?;
         let young = Instant::now().saturating_duration_since(answer.at) < RENEW_AFTER;
         (answer.epoch == epoch && young).then(|| answer.verdict.clone())

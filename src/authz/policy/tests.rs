@@ -203,6 +203,16 @@ fn threat_006_funnel_reaches_public_routes_only() {
 }
 
 #[test]
+fn an_open_route_takes_strangers_as_the_public() {
+    let mut case = Case::new(&[]);
+    case.route.public = Public::Open;
+    let bob = || Principal::User(Arc::new(user("bob@example.com", 2)));
+    assert_eq!(case.ask(bob()), Ok(Role::User));
+    case.route.role = Role::Admin;
+    assert_eq!(case.ask(bob()), Err(Reason::NotAllowed));
+}
+
+#[test]
 fn roles_routes_and_ends_of_entries_are_kept() {
     let mut case =
         Case::new(&[AccessEntry { routes: Some(vec!["other".into()]), ..entry("bob@example.com") }]);

@@ -47,6 +47,7 @@ impl Ask {
         let running = running();
         let hosts = Hosts {
             configured: &["chat.example.com".to_owned()],
+            route: None,
             running: Some(&running),
             local: Some("100.64.0.1".parse().unwrap()),
         };

@@ -27,6 +27,7 @@ fn without_tun() -> TailnetState {
     let mut running = Running::clone(state.running().unwrap());
     running.tun = Some(false);
     state.phase = Phase::Running(Arc::new(running));
+    state.tun = Some(false);
     state
 }
 
@@ -38,6 +39,7 @@ struct Ask {
     trusted: Vec<&'static str>,
     socket_uid: Option<u32>,
     user_header: Option<HeaderName>,
+    accepted_in: Option<u64>,
 }
 
 impl Default for Ask {
@@ -50,6 +52,7 @@ impl Default for Ask {
             trusted: Vec::new(),
             socket_uid: Some(OURS),
             user_header: None,
+            accepted_in: None,
         }
     }
 }
@@ -80,6 +83,7 @@ impl Ask {
         for (name, value) in &self.headers {
             headers.append(*name, HeaderValue::from_static(value));
         }
+        let accepted_in = self.accepted_in.unwrap_or(self.state.serve_generation);
         let trusted: Vec<IpNetwork> = self.trusted.iter().map(|net| net.parse().unwrap()).collect();
         let policy = Policy {
             trusted_proxies: &trusted,
@@ -87,6 +91,7 @@ impl Ask {
             user_header: self.user_header.as_ref(),
             our_uid: OURS,
             trust_local_users: false,
+            accepted_in,
         };
         classify(conn, &headers, "gw".into(), &self.state, &policy, &|| self.socket_uid)
     }
@@ -240,7 +245,7 @@ fn lan_hosts_have_no_business_at_a_tailnet_address() {
 #[test]
 fn threat_062_while_tailscale_is_down_the_tailnet_is_unavailable_not_unauthorized() {
     let cases = [
-        (Phase::Down { detail: String::new(), fix: None }, Reason::WhoisUnavailable),
+        (Phase::Down { detail: String::new(), fix: None, gone: false }, Reason::WhoisUnavailable),
         (Phase::NotRunning { state: BackendState::Stopped }, Reason::TailscaleNotRunning),
         (Phase::Unknown, Reason::TailscaleNotRunning),
     ];
@@ -332,8 +337,71 @@ fn threat_109_a_second_proxy_beside_serve_inherits_no_identity() {
 fn a_plain_local_request_is_local_direct() {
     let found = Ask::default().classify().unwrap();
     assert!(found.facts.local_direct);
-    for header in ["x-forwarded-for", "x-real-ip", "forwarded"] {
+    for header in ["x-forwarded-for", "x-real-ip", "forwarded", "via"] {
         let found = Ask { headers: vec![(header, "192.0.2.7")], ..Ask::default() }.classify().unwrap();
         assert!(!found.facts.local_direct, "{header}");
     }
+}
+
+#[test]
+fn threat_006_a_funnel_mark_counts_on_every_connection() {
+    let mut headers = alice_headers();
+    headers.push(("tailscale-funnel-request", "?1"));
+    for (state, socket_uid) in [(serving(), Some(OURS)), (without_tun(), Some(DAEMON)), (serving(), None)] {
+        let found = Ask { headers: headers.clone(), state, socket_uid, ..Ask::default() }.classify().unwrap();
+        assert_eq!(found.facts.via, Via::Funnel);
+        assert_eq!(found.facts.client, None, "nobody vouches for the address");
+        assert_eq!(found.facts.evidence, Evidence::None(None));
+    }
+    let found = Ask { headers, peer: "100.64.0.3:9", local: "100.64.0.1:18789", ..Ask::default() }
+        .classify()
+        .unwrap();
+    assert_eq!(found.facts.via, Via::Funnel);
+    assert_eq!(found.facts.evidence, Evidence::None(None));
+}
+
+#[test]
+fn threat_002_a_connection_from_before_the_facts_proves_nothing_under_them() {
+    let ask =
+        || Ask { headers: alice_headers(), socket_uid: Some(DAEMON), accepted_in: Some(0), ..Ask::default() };
+    let found = ask().classify().unwrap();
+    assert_eq!((found.facts.evidence, found.unattested), (unattested(), Some(Condition::OlderThanFacts)));
+    assert_eq!(ask().unix().unwrap().unattested, Some(Condition::OlderThanFacts));
+}
+
+#[test]
+fn threat_017_a_loopback_proxy_is_believed_only_while_loopback_is_known_to_be_closed() {
+    let user_header = Some(HeaderName::from_static("x-user"));
+    let headers = vec![("x-forwarded-for", "192.0.2.7"), ("x-user", "alice")];
+    let ask = |state, socket_uid| Ask {
+        headers: headers.clone(),
+        trusted: vec!["127.0.0.1"],
+        user_header: user_header.clone(),
+        state,
+        socket_uid,
+        ..Ask::default()
+    };
+    let unknown = TailnetState { serve: ServeView::Unknown, ..serving() };
+    assert_eq!(ask(unknown, Some(33)).evidence(), Evidence::Unavailable(Reason::TrustedProxyUnsafe));
+    assert_eq!(
+        ask(TailnetState::unknown(), Some(33)).evidence(),
+        Evidence::Unavailable(Reason::TrustedProxyUnsafe)
+    );
+    assert_eq!(ask(serving(), None).evidence(), Evidence::Unavailable(Reason::TrustedProxyUnsafe));
+    let gone = Phase::Down { detail: String::new(), fix: None, gone: true };
+    let gone = TailnetState { phase: gone, serve: ServeView::Unknown, ..serving() };
+    assert_eq!(ask(gone.clone(), Some(33)).evidence(), Evidence::Proxy);
+    let mut claims = ask(gone, Some(33));
+    claims.headers.push(("tailscale-user-login", "alice@example.com"));
+    assert_eq!(claims.evidence(), Evidence::Unavailable(Reason::TrustedProxyIsTailscaled));
+}
+
+#[test]
+fn a_proxy_with_a_tailnet_address_is_believed_on_the_tailnet_only() {
+    let ask = |local| Ask { peer: "100.64.0.7:9", local, trusted: vec!["100.64.0.7"], ..Ask::default() };
+    assert_eq!(ask("192.168.1.5:18789").evidence(), Evidence::None(None));
+    assert_eq!(ask("100.64.0.1:18789").evidence(), Evidence::Proxy);
+    let phase = Phase::Down { detail: String::new(), fix: None, gone: true };
+    let down = Ask { state: TailnetState { phase, ..serving() }, ..ask("100.64.0.1:18789") };
+    assert_eq!(down.evidence(), Evidence::Unavailable(Reason::WhoisUnavailable));
 }

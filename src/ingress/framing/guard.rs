@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::head::HeadLimits;
 use super::machine::{Machine, Place, Stop};
 use crate::ingress::Limits;
-use crate::ingress::control::{Shared, Switch};
+use crate::ingress::control::{ConnControl, Shared, Switch};
 
 /// What a client may send behind a request to switch protocols before it is
 /// answered.
@@ -38,6 +38,8 @@ pub(in crate::ingress) struct Guard<T> {
     waiting: Waiting,
     timer: Pin<Box<Sleep>>,
     shutdown: Shutdown,
+    /// Once the stream is another protocol's: ends when it is to be cut off.
+    aborted: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 /// Since when the guard waits for the client.
@@ -81,6 +83,7 @@ impl<T> Guard<T> {
             waiting: Waiting::No,
             timer,
             shutdown: Shutdown::Open,
+            aborted: None,
         }
     }
 
@@ -139,6 +142,8 @@ impl<T> Guard<T> {
             Switch::Accepted => {
                 self.machine.place = Place::Opaque;
                 self.ready = self.held.len();
+                let control = ConnControl(Arc::clone(&self.shared));
+                self.aborted = Some(Box::pin(async move { control.aborted().await }));
             }
             // Whatever comes now was meant for the other protocol.
             Switch::Refused => {
@@ -202,6 +207,24 @@ impl<T> Guard<T> {
     }
 }
 
+impl<T: AsyncRead + Unpin> Guard<T> {
+    /// Reads for the other protocol. No hyper is left to drop this socket when
+    /// its right is taken away, so it ends by itself.
+    fn read_opaque(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.shared.is_aborted() {
+            let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
+            if polled.is_ready() {
+                return polled;
+            }
+            if let Some(aborted) = &mut self.aborted {
+                ready!(aborted.as_mut().poll(cx));
+            }
+        }
+        self.aborted = None;
+        Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
+    }
+}
+
 impl<T: AsyncRead + Unpin> AsyncRead for Guard<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
@@ -218,7 +241,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guard<T> {
                 return Poll::Ready(Ok(()));
             }
             match this.machine.place {
-                Place::Opaque => return Pin::new(&mut this.inner).poll_read(cx, buf),
+                Place::Opaque => return this.read_opaque(cx, buf),
                 // A broken body is an error where it breaks. After a refused
                 // head there is nothing; an end of file would make hyper drop
                 // the answer that is being prepared.

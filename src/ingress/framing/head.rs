@@ -80,19 +80,20 @@ fn all_value(bytes: &[u8]) -> bool {
 /// Whether the beginning of a head already shows that it is none: its first
 /// byte, or a line feed without its carriage return. Asked of unfinished heads,
 /// so that a fault is answered at once, and of overlong ones, so that the answer
-/// does not depend on how the bytes were cut into reads.
-pub(super) fn hopeless(start: &[u8]) -> bool {
+/// does not depend on how the bytes were cut into reads. The first `seen` bytes
+/// were asked about before.
+pub(super) fn hopeless(start: &[u8], seen: usize) -> bool {
     let Some(first) = start.first() else { return false };
     if !is_token(*first) && *first != b'\r' {
         return true;
     }
-    memchr_iter(b'\n', start).any(|at| at == 0 || start[at - 1] != b'\r')
+    memchr_iter(b'\n', &start[seen..]).any(|at| seen + at == 0 || start[seen + at - 1] != b'\r')
 }
 
 /// The fault of a head that did not end within the limit. `start` is its first
 /// [`HeadLimits::bytes`] bytes.
 pub(super) fn overlong(start: &[u8], limits: &HeadLimits) -> FramingFault {
-    if hopeless(start) {
+    if hopeless(start, 0) {
         return FramingFault::BadRequest;
     }
     let line = &start[..memchr(b'\r', start).unwrap_or(start.len())];
@@ -105,7 +106,7 @@ pub(super) fn overlong(start: &[u8], limits: &HeadLimits) -> FramingFault {
 
 /// Checks a complete head, the empty line included.
 pub(super) fn check(head: &[u8], limits: &HeadLimits) -> Result<Head, FramingFault> {
-    strict(head, limits).map_err(|fault| if hopeless(head) { FramingFault::BadRequest } else { fault })
+    strict(head, limits).map_err(|fault| if hopeless(head, 0) { FramingFault::BadRequest } else { fault })
 }
 
 fn strict(head: &[u8], limits: &HeadLimits) -> Result<Head, FramingFault> {

@@ -111,7 +111,7 @@ impl Machine {
             if within.len() == self.limits.bytes {
                 return Err(overlong(within, &self.limits));
             }
-            return if hopeless(within) || within.starts_with(b"\r\n\r\n") {
+            return if hopeless(within, searched.min(within.len())) || within.starts_with(b"\r\n\r\n") {
                 Err(FramingFault::BadRequest)
             } else {
                 Ok(None)

@@ -429,7 +429,7 @@ fn cut(stream: &[u8], cuts: &[prop::sample::Index]) -> Vec<Vec<u8>> {
 /// What hyper makes of a stream: each request's line and body, and whether it
 /// refused something by itself.
 fn hyper_reads(stream: &[u8]) -> (Vec<(String, Vec<u8>)>, bool) {
-    let seen: Arc<Mutex<Vec<(String, Vec<u8>)>>> = Arc::default();
+    let seen = Arc::new(Mutex::new(Vec::new()));
     let for_service = Arc::clone(&seen);
     let answers = runtime().block_on(async {
         let (mut client, server) = tokio::io::duplex(1 << 20);

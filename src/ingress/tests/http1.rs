@@ -109,6 +109,18 @@ fn an_upgrade_that_is_accepted_is_a_tunnel() {
 }
 
 #[test]
+fn a_tunnel_can_be_taken_away() {
+    let server = serve(Limits::default());
+    let mut stream = server.connect();
+    stream
+        .write_all(b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nearly")
+        .unwrap();
+    read_until(&mut stream, "early");
+    server.seen.conns.lock().unwrap()[0].1.abort();
+    assert_eq!(read_all(&mut stream), "");
+}
+
+#[test]
 fn threat_080_an_upgrade_that_is_refused_opens_nothing() {
     let server = serve(Limits::default());
     let answers = server.exchange(
@@ -152,4 +164,37 @@ fn draining_lets_a_request_finish_and_takes_no_more() {
 
 fn futures_block<F: std::future::Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+#[test]
+#[ignore = "prints what a request costs; run it optimized, on a quiet machine"]
+fn cost() {
+    use std::io::Read;
+    const REQUEST: &[u8] =
+        b"GET /unauthorized HTTP/1.1\r\nHost: node.tail1234.ts.net\r\nUser-Agent: cost\r\n\
+        Accept: */*\r\nAccept-Encoding: gzip, br\r\nCookie: a=0123456789abcdef\r\n\r\n";
+    const REQUESTS: u32 = 200_000;
+    let server = serve(Limits::default());
+    let mut stream = server.connect();
+    let mut buf = [0; 4096];
+    let before = worker_cpu();
+    for _ in 0..REQUESTS {
+        stream.write_all(REQUEST).unwrap();
+        assert_ne!(stream.read(&mut buf).unwrap(), 0);
+    }
+    let spent = (worker_cpu() - before) / REQUESTS;
+    writeln!(std::io::stderr(), "{spent:?} of the worker's processor time per request").unwrap();
+}
+
+/// The processor time of the thread `worker-0`.
+fn worker_cpu() -> std::time::Duration {
+    std::fs::read_dir("/proc/self/task")
+        .unwrap()
+        .map(|task| task.unwrap().path())
+        .filter(|task| std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == "worker-0"))
+        .map(|task| {
+            let spent = std::fs::read_to_string(task.join("schedstat")).unwrap();
+            std::time::Duration::from_nanos(spent.split(' ').next().unwrap().parse().unwrap())
+        })
+        .sum()
 }

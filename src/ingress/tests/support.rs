@@ -1,12 +1,14 @@
 //! A running listener with a handler for tests.
 
-use std::future::Future;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
@@ -14,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 
-use crate::body::Body;
+use crate::body::{Body, BodyError};
 use crate::ingress::{
     Admit, Binder, ConnControl, ConnFacts, Endpoint, Handler, Limits, ListenerKind, Tls, Workers,
     framing_fault,
@@ -54,12 +56,8 @@ impl Handler for TestHandler {
         facts
     }
 
-    fn call(
-        self: Rc<Self>,
-        _: Rc<ConnFacts>,
-        req: Request<Incoming>,
-    ) -> impl Future<Output = Response<Body>> + 'static {
-        async move { self.answer(req).await }
+    async fn call(self: Rc<Self>, _: Rc<ConnFacts>, req: Request<Incoming>) -> Response<Body> {
+        self.answer(req).await
     }
 }
 
@@ -76,6 +74,7 @@ impl TestHandler {
                 self.seen.go.notified().await;
             }
             "/large" => return Response::new(Body::full(vec![b'x'; 64 * 1024 * 1024])),
+            "/endless" => return Response::new(Body::Boxed(Box::pin(Endless))),
             "/ws" => {
                 let upgrade = hyper::upgrade::on(&mut req);
                 tokio::task::spawn_local(async move {
@@ -103,6 +102,21 @@ impl TestHandler {
             }
             Err(_) => respond(StatusCode::BAD_REQUEST, "body"),
         }
+    }
+}
+
+/// A body that never ends and is always ready.
+struct Endless;
+
+impl http_body::Body for Endless {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
+        Poll::Ready(Some(Ok(http_body::Frame::data(Bytes::from_static(&[b'x'; 16 * 1024])))))
     }
 }
 
@@ -176,4 +190,25 @@ pub(super) fn read_until(stream: &mut TcpStream, text: &str) -> String {
 /// The status codes in a run of answers.
 pub(super) fn statuses(answers: &str) -> Vec<u16> {
     answers.match_indices("HTTP/1.1 ").map(|(at, _)| answers[at + 9..at + 12].parse().unwrap()).collect()
+}
+
+/// Notes which workers saw a connection, and refuses them all.
+pub(super) struct Counting {
+    pub(super) index: usize,
+    pub(super) seen: Arc<Mutex<std::collections::HashSet<usize>>>,
+}
+
+impl Handler for Counting {
+    type Conn = ();
+
+    fn admit(&self, _: &Endpoint, _: ListenerKind) -> Admit {
+        self.seen.lock().unwrap().insert(self.index);
+        Admit::Drop("test")
+    }
+
+    fn open(&self, _: ConnFacts, _: ConnControl) {}
+
+    async fn call(self: Rc<Self>, _: Rc<()>, _: Request<Incoming>) -> Response<Body> {
+        Response::new(Body::empty())
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
@@ -16,6 +18,7 @@ use super::LIMIT;
 pub(crate) struct Client {
     to: SocketAddr,
     from: Option<IpAddr>,
+    unix: Option<PathBuf>,
     host: String,
     headers: Vec<(String, String)>,
 }
@@ -23,7 +26,13 @@ pub(crate) struct Client {
 impl Client {
     /// One that dials this address and names it as Host.
     pub(crate) fn to(to: SocketAddr) -> Self {
-        Self { to, from: None, host: to.to_string(), headers: Vec::new() }
+        Self { to, from: None, unix: None, host: to.to_string(), headers: Vec::new() }
+    }
+
+    /// One on a unix socket, as Serve has it: `Host: localhost`.
+    pub(crate) fn unix(path: &Path) -> Self {
+        let to = SocketAddr::from(([0, 0, 0, 0], 0));
+        Self { unix: Some(path.to_owned()), host: "localhost".to_owned(), ..Self::to(to) }
     }
 
     /// From this address of this machine.
@@ -57,17 +66,45 @@ impl Client {
     /// One request with what was set, on a connection of its own.
     #[track_caller]
     pub(crate) fn request(&self, method: &str, target: &str, body: &[u8]) -> Answer {
-        let mut wire = self.open();
-        wire.send(&self.bytes(method, target, body));
-        wire.answer_to(method)
+        self.ask(method, &self.bytes(method, target, body))
     }
 
     /// These bytes as they are, and the one answer to them.
     #[track_caller]
     pub(crate) fn raw(&self, bytes: impl AsRef<[u8]>) -> Answer {
+        self.ask("GET", bytes.as_ref())
+    }
+
+    #[track_caller]
+    fn ask(&self, method: &str, bytes: &[u8]) -> Answer {
+        if let Some(path) = &self.unix {
+            let mut wire =
+                Self::open_unix(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            wire.send(bytes);
+            return wire.answer_to(method);
+        }
         let mut wire = self.open();
-        wire.send(bytes.as_ref());
-        wire.answer_to("GET")
+        wire.send(bytes);
+        wire.answer_to(method)
+    }
+
+    /// A connection to a unix socket.
+    pub(crate) fn open_unix(path: &Path) -> std::io::Result<Wire<UnixStream>> {
+        let stream = UnixStream::connect(path)?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        Ok(Wire { stream, buffer: Vec::new() })
+    }
+
+    /// Without this header.
+    pub(crate) fn without(&self, name: &str) -> Self {
+        let mut client = self.clone();
+        client.headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
+        client
+    }
+
+    /// With this header in place of any of the name.
+    pub(crate) fn instead(&self, name: &str, value: &str) -> Self {
+        self.without(name).with(name, value)
     }
 
     /// The bytes that [`Self::request`] sends.
@@ -171,12 +208,12 @@ impl Client {
 }
 
 /// One connection.
-pub(crate) struct Wire {
-    pub(crate) stream: TcpStream,
+pub(crate) struct Wire<S = TcpStream> {
+    pub(crate) stream: S,
     buffer: Vec<u8>,
 }
 
-impl Wire {
+impl<S: Read + Write> Wire<S> {
     /// Sends bytes. A peer that has closed is no fault here: its answer tells.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -400,11 +400,11 @@ impl Log {
             let mut line = Vec::new();
             while stderr.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
                 let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-                ours.0.0.lock().unwrap().lines.push(text);
+                ours.lines().lines.push(text);
                 ours.0.1.notify_all();
                 line.clear();
             }
-            ours.0.0.lock().unwrap().ended = true;
+            ours.lines().ended = true;
             ours.0.1.notify_all();
         });
         log
@@ -412,28 +412,40 @@ impl Log {
 
     fn wait(&self, fits: &dyn Fn(&str) -> bool) -> Option<String> {
         let began = Instant::now();
-        let mut lines = self.0.0.lock().unwrap();
+        let mut looked_at = 0;
         loop {
-            if let Some(line) = lines.lines.iter().find(|line| fits(line)) {
+            // Not under the lock: what `fits` does may make more lines.
+            let (fresh, ended) = {
+                let lines = self.lines();
+                (lines.lines[looked_at..].to_vec(), lines.ended)
+            };
+            if let Some(line) = fresh.iter().find(|line| fits(line)) {
                 return Some(line.clone());
             }
-            let left = LIMIT.checked_sub(began.elapsed())?;
-            if lines.ended {
+            looked_at += fresh.len();
+            if ended && fresh.is_empty() {
                 return None;
             }
-            lines = self.0.1.wait_timeout(lines, left).unwrap().0;
+            let left = LIMIT.checked_sub(began.elapsed())?;
+            let nothing_new = |lines: &mut Lines| lines.lines.len() == looked_at && !lines.ended;
+            let waited = self.0.1.wait_timeout_while(self.lines(), left, nothing_new);
+            drop(waited.unwrap_or_else(PoisonError::into_inner));
         }
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The text once the process has closed its end.
     fn finished(&self) -> String {
-        let lines = self.0.0.lock().unwrap();
+        let lines = self.lines();
         drop(self.0.1.wait_timeout_while(lines, LIMIT, |lines| !lines.ended).unwrap());
         self.text()
     }
 
     fn text(&self) -> String {
-        let lines = self.0.0.lock().unwrap();
+        let lines = self.lines();
         lines.lines.iter().map(|line| format!("{line}\n")).collect()
     }
 }

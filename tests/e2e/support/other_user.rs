@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -25,16 +25,12 @@ pub(crate) fn may_switch_user(test: &str) -> bool {
     false
 }
 
-const TO: &str = "E2E_SPEAK_TO";
-
-/// Sends bytes to an address as another user, and reads until the other side
-/// closes. This test binary is started again for it.
-#[track_caller]
-pub(crate) fn speak_as(uid: u32, to: SocketAddr, bytes: &[u8]) -> Answer {
-    let mut child = Command::new(std::env::current_exe().unwrap())
+fn another(uid: u32, to: SocketAddr, env: &[(&str, &str)]) -> Child {
+    Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "support::other_user::speaks_for_another_user", "--nocapture"])
         .env_clear()
         .env(TO, to.to_string())
+        .envs(env.iter().copied())
         .current_dir("/")
         .uid(uid)
         .gid(uid)
@@ -42,7 +38,16 @@ pub(crate) fn speak_as(uid: u32, to: SocketAddr, bytes: &[u8]) -> Answer {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap();
+        .unwrap()
+}
+
+const TO: &str = "E2E_SPEAK_TO";
+
+/// Sends bytes to an address as another user, and reads until the other side
+/// closes. This test binary is started again for it.
+#[track_caller]
+pub(crate) fn speak_as(uid: u32, to: SocketAddr, bytes: &[u8]) -> Answer {
+    let mut child = another(uid, to, &[]);
     child.stdin.take().unwrap().write_all(bytes).unwrap();
     let done = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&done.stdout);
@@ -51,6 +56,14 @@ pub(crate) fn speak_as(uid: u32, to: SocketAddr, bytes: &[u8]) -> Answer {
         panic!("the other user got nothing: {said}{}", String::from_utf8_lossy(&done.stderr));
     };
     Answer::parse(&STANDARD.decode(answer).unwrap())
+}
+
+/// Sends bytes as another user and is gone before an answer.
+#[track_caller]
+pub(crate) fn leave_as(uid: u32, to: SocketAddr, bytes: &[u8]) {
+    let mut child = another(uid, to, &[("E2E_LEAVE", "1")]);
+    child.stdin.take().unwrap().write_all(bytes).unwrap();
+    assert!(child.wait_with_output().unwrap().status.success());
 }
 
 /// The other half of [`speak_as`]; by itself it does nothing.
@@ -63,6 +76,9 @@ fn speaks_for_another_user() {
     let mut stream = TcpStream::connect_timeout(&to, LIMIT).unwrap();
     stream.set_read_timeout(Some(LIMIT)).unwrap();
     stream.write_all(&bytes).unwrap();
+    if std::env::var_os("E2E_LEAVE").is_some() {
+        return;
+    }
     let mut answer = Vec::new();
     // A reset after the answer is no matter.
     let _ = stream.read_to_end(&mut answer);

@@ -56,7 +56,7 @@ impl StandIn {
     #[track_caller]
     pub(crate) fn direct(&self, peer: &str) -> SocketAddr {
         let json: Value = serde_json::from_str(&std::fs::read_to_string(&self.report).unwrap()).unwrap();
-        let entry = json["direct"].as_array().unwrap().iter().find(|entry| entry["peer"] == peer);
+        let entry = json["direct"].as_array().unwrap().iter().find(|entry| entry["as"] == peer);
         let entry = entry.unwrap_or_else(|| panic!("{peer} has no direct way: {json}"));
         entry["listen"].as_str().unwrap().parse().unwrap()
     }

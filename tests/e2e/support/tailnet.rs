@@ -89,6 +89,8 @@ impl Tailnet {
 
     /// Gives the directory to a user, who can then play in it.
     pub(crate) fn give_to(&self, uid: u32) {
+        // Both users lock the state: whoever comes first must not shut the other out.
+        std::fs::write(self.dir().join("state.lock"), "").unwrap();
         for entry in std::fs::read_dir(self.dir()).unwrap() {
             std::os::unix::fs::lchown(entry.unwrap().path(), Some(uid), Some(uid)).unwrap();
         }

@@ -1,0 +1,288 @@
+//! The order of the decision (rulings 2), on one page.
+//!
+//! Each step hands the next what it found; the first that refuses ends the
+//! request. Reading [`Edge::decide`] from top to bottom is reading the policy.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{Method, Request, header};
+use hyper::body::Incoming;
+
+use super::conn::{Conn, OfConn};
+use super::grant::unix_now;
+use super::guard::{self, Hosts};
+use super::path::{self, CanonicalPath};
+use super::pipeline::Edge;
+use super::router::Target;
+use super::shared::Settings;
+use crate::api::{self, health};
+use crate::authn::{self, Authentication, Context, Refusal};
+use crate::authz::{self, Question};
+use crate::domain::{Principal, Public, Reason, Role, Route, TailnetState};
+use crate::ingress::classify::{Classified, Policy, classify};
+use crate::ingress::{Endpoint, FramingFault, IngressFacts, Via, authority_of, framing_fault};
+
+/// The one snapshot a request sees.
+pub(super) struct View {
+    pub(super) settings: Arc<Settings>,
+    pub(super) state: Arc<TailnetState>,
+}
+
+/// A request that was let through, and where to.
+pub(super) enum Allowed {
+    App {
+        permit: authz::Permit,
+        facts: Rc<IngressFacts>,
+        path: String,
+        strip_authorization: bool,
+    },
+    Own {
+        permit: authz::ApiPermit,
+        via: Via,
+        path: String,
+    },
+    /// A probe, and whether its details may be shown.
+    Probe(health::Probe, bool),
+}
+
+/// Leave for one or the other.
+enum Decision {
+    App(authz::Permit),
+    Own(authz::ApiPermit),
+}
+
+/// What is known of a request so far; what the log line and the answer need.
+#[derive(Default)]
+pub(super) struct Trail {
+    pub(super) facts: Option<Rc<IngressFacts>>,
+    pub(super) principal: Option<Principal>,
+    pub(super) scheme: Option<&'static str>,
+    pub(super) route: Option<Arc<Route>>,
+    pub(super) allowed: bool,
+}
+
+impl Edge {
+    /// The order of rulings 2.
+    pub(super) async fn decide(
+        &self,
+        view: &View,
+        conn: &Conn,
+        request: &Request<Incoming>,
+        trail: &mut Trail,
+    ) -> Result<Allowed, Refusal> {
+        // Framing and limits.
+        if let Some(fault) = framing_fault(request, &self.limits) {
+            return Err(Reason::from(fault).into());
+        }
+        if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+            return Err(Reason::MethodNotAllowed.into());
+        }
+
+        // Facts, and with them ambiguous headers.
+        let classified = self.facts(view, conn, request)?;
+        self.note(conn, &classified);
+        let facts = Rc::clone(trail.facts.insert(Rc::new(classified.facts)));
+
+        // Probes: a path and a method, never a header.
+        if let Some(probe) = health::probe(request.uri().path()) {
+            if !health::allows(request.method()) {
+                return Err(Reason::MethodNotAllowed.into());
+            }
+            trail.allowed = true;
+            // A page that rebound its name to us is local, too; its Host is not.
+            let detail = facts.local_direct && guard::host_is_ours(&facts, &self.hosts(view, conn, None));
+            return Ok(Allowed::Probe(probe, detail));
+        }
+
+        // One path for policy and upstream.
+        let CanonicalPath { path, policy } = path::canonical(request.uri().path())?;
+
+        // Route.
+        let target = view.settings.router.find(&facts.host, &policy);
+        let (route, least) = match target {
+            Target::Route(route) => (Some(route), Role::User),
+            Target::Own => (None, api::least_role(&policy).ok_or(Reason::NoRoute)?),
+            Target::None => return Err(Reason::NoRoute.into()),
+        };
+        trail.route = route.cloned();
+        if facts.via == Via::Funnel && route.is_none_or(|route| route.public == Public::No) {
+            // Before any secret is looked at: Funnel must not be a place to guess.
+            return Err(Reason::NotPublic.into());
+        }
+
+        // Secret, session, identity.
+        let authentication = self.authenticate(view, conn, &facts, request, route).await?;
+        let Authentication { principal, scheme, strip_authorization, foreign_bearer } = authentication;
+        trail.principal = Some(principal.clone());
+        trail.scheme = Some(scheme.as_str());
+
+        // Host and browser guard, then authorization. A bearer that is not ours was
+        // the app's own only if the request is permitted without it; else it was a
+        // guess, and is answered as one (rulings 2).
+        let permitted = self
+            .guard(view, conn, &facts, request, &principal, route)
+            .and_then(|()| self.authorize(view, &facts, principal, route, least));
+        let decision = match (permitted, foreign_bearer) {
+            (Ok(decision), bearer) => {
+                if let Some(bearer) = bearer {
+                    bearer.forgive();
+                }
+                decision
+            }
+            (Err(_), Some(bearer)) => return Err(bearer.refuse()),
+            (Err(reason), None) => return Err(reason.into()),
+        };
+        conn.control.proven();
+        trail.allowed = true;
+        let via = facts.via;
+        Ok(match decision {
+            Decision::App(permit) => {
+                trail.principal = Some(permit.principal().clone());
+                Allowed::App { permit, facts, path: path.into_owned(), strip_authorization }
+            }
+            Decision::Own(permit) => Allowed::Own { permit, via, path: policy.into_owned() },
+        })
+    }
+
+    fn authorize(
+        &self,
+        view: &View,
+        facts: &IngressFacts,
+        principal: Principal,
+        route: Option<&Arc<Route>>,
+        least: Role,
+    ) -> Result<Decision, Reason> {
+        let running = view.state.running();
+        let tailnet = running.map_or("", |running| running.tailnet.as_str());
+        let user = match &principal {
+            Principal::User(user) => Some(user.clone()),
+            _ => None,
+        };
+        let pinned = user.as_ref().and_then(|user| self.shared.pins.of(tailnet, user.login.as_str()));
+        let question = Question {
+            principal,
+            via: facts.via,
+            access: &view.settings.config.gateway.access,
+            owner: running.and_then(|running| running.owner.as_ref()),
+            pinned,
+            now: unix_now(),
+        };
+        let decision = match route {
+            Some(route) => Decision::App(authz::decide(route, question)?),
+            None => Decision::Own(authz::decide_own(least, question)?),
+        };
+        if let (Some(user), None) = (user, pinned) {
+            self.shared.pins.pin(tailnet, user.login.as_str(), user.user_id);
+        }
+        Ok(decision)
+    }
+
+    fn facts(&self, view: &View, conn: &Conn, request: &Request<Incoming>) -> Result<Classified, Reason> {
+        let host = authority_of(request, conn.facts.tls.is_some())?;
+        if let (Some(tls), Endpoint::Tcp { .. }) = (&conn.facts.tls, conn.facts.endpoint)
+            && let Some(name) = &tls.server_name
+            && name.trim_end_matches('.') != host.split(':').next().unwrap_or_default()
+        {
+            // One certificate, two names: domain fronting (threat rule 42).
+            return Err(Reason::HostNotAllowed);
+        }
+        let gateway = &view.settings.config.gateway;
+        let policy = Policy {
+            trusted_proxies: &gateway.trusted_proxies,
+            allow_real_ip_fallback: gateway.allow_real_ip_fallback,
+            user_header: view.settings.user_header(),
+            our_uid: self.shared.our_uid,
+            trust_local_users: gateway.tailscale.trust_local_users,
+            accepted_in: conn.accepted_in,
+        };
+        classify(&conn.facts, request.headers(), host, &view.state, &policy, &|| conn.socket_uid())
+    }
+
+    /// Says once per connection what was dropped, and why.
+    fn note(&self, conn: &Conn, classified: &Classified) {
+        if conn.warned.get() {
+            return;
+        }
+        if let Some(condition) = classified.unattested {
+            conn.warned.set(true);
+            tracing::warn!(
+                conn = conn.facts.id,
+                condition = condition.as_str(),
+                event = "serve_peer_unattested",
+                "Serve headers from a connection that is not known to be Serve's were dropped"
+            );
+        } else if classified.unexpected_identity_header {
+            conn.warned.set(true);
+            tracing::warn!(
+                conn = conn.facts.id,
+                via = classified.facts.via.as_str(),
+                event = "identity_header_unexpected",
+                "an identity header was dropped"
+            );
+        }
+    }
+
+    async fn authenticate(
+        &self,
+        view: &View,
+        conn: &Conn,
+        facts: &IngressFacts,
+        request: &Request<Incoming>,
+        route: Option<&Arc<Route>>,
+    ) -> Result<Authentication, Refusal> {
+        let own_addresses = self.shared.own_addresses.load();
+        let gateway = &view.settings.config.gateway;
+        let context = Context {
+            auth: &gateway.auth,
+            secrets: &view.settings.secrets,
+            state: &view.state,
+            limiter: &self.shared.limiter,
+            subject: view.settings.subject(facts, &view.state),
+            own_addresses: own_addresses.as_ref().map(|own| own.as_slice()),
+            own_route: route.is_none(),
+            open_route: route.is_some_and(|route| route.public == Public::Open),
+        };
+        let identities = OfConn { identities: &self.identities, conn };
+        authn::authenticate(facts, request.headers(), &context, &identities).await
+    }
+
+    fn hosts<'a>(&self, view: &'a View, conn: &Conn, route: Option<&'a Arc<Route>>) -> Hosts<'a> {
+        Hosts {
+            configured: &view.settings.config.gateway.allowed_hosts,
+            route: route.and_then(|route| route.host.as_deref()),
+            running: view.state.running().map(|running| &**running),
+            local: conn.local_ip(),
+        }
+    }
+
+    fn guard(
+        &self,
+        view: &View,
+        conn: &Conn,
+        facts: &IngressFacts,
+        request: &Request<Incoming>,
+        principal: &Principal,
+        route: Option<&Arc<Route>>,
+    ) -> Result<(), Reason> {
+        let gateway = &view.settings.config.gateway;
+        let hosts = self.hosts(view, conn, route);
+        let upgrade = request.headers().contains_key(header::UPGRADE);
+        let options = route.map(|route| route.guard).unwrap_or_default();
+        guard::check(principal, facts, request.method(), request.headers(), upgrade, &hosts, options)?;
+        if gateway.require_https && !facts.https && principal.is_ambient() && facts.via != Via::Local {
+            return Err(Reason::HttpsRequired);
+        }
+        Ok(())
+    }
+}
+
+impl From<FramingFault> for Reason {
+    fn from(fault: FramingFault) -> Self {
+        match fault {
+            FramingFault::BadRequest => Self::BadRequest,
+            FramingFault::UriTooLong => Self::UriTooLong,
+            FramingFault::HeadersTooLarge => Self::HeadersTooLarge,
+        }
+    }
+}
