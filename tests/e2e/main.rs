@@ -10,12 +10,14 @@ mod support;
 
 mod auth;
 mod framing;
+mod headers;
 mod http2;
 mod openclaw_kind;
 mod proxy;
 mod resources;
 mod serve;
 mod tls;
+mod trusted_proxy;
 mod websocket;
 
 /// A file that is no module is never compiled, and its tests pass by silence.
