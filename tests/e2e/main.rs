@@ -9,10 +9,12 @@
 mod support;
 
 mod auth;
+mod browser;
 mod framing;
 mod headers;
 mod http2;
 mod openclaw_kind;
+mod paths;
 mod proxy;
 mod resources;
 mod serve;
