@@ -164,7 +164,8 @@ fn threat_023_a_login_that_is_none_matches_no_rule() {
             .config(r#"{gateway: {access: {allow: ["*@example.com", "autogroup:member"]}}}"#)
             .start_on_tailnet();
         let answer = gateway.peer(BOB).get("/");
-        // A profile that contradicts its node is an answer that cannot be used: 503.
+        // 503: an answer that names tagged devices' stand-in for an untagged machine
+        // is no answer at all.
         assert!(matches!(answer.status, 401 | 403 | 503), "{login}: {} {}", answer.status, answer.text());
         assert_eq!(app.connections(), 0, "{login} reached the app");
     }

@@ -167,14 +167,11 @@ fn threat_082_what_http_1_could_not_say_is_refused_in_h2() {
         (b":path", b""),
         (b":path", b"a"),
         (b":path", b"*"),
-        (b":path", b"/#/public"),
         (b":path", b"http://b.example/"),
         (b":method", b""),
         (b":method", b"GET /x"),
         (b":method", b"G\r\nT"),
         (b":method", b"CONNECT"),
-        (b":scheme", b"ftp"),
-        (b":scheme", b""),
         (b":authority", b""),
         (b":authority", b"a.example b"),
         (b":authority", b"user@a.example"),
@@ -212,6 +209,40 @@ fn threat_082_what_http_1_could_not_say_is_refused_in_h2() {
     let mut raw = RawH2::open(gateway.loopback(), b"");
     raw.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&lines(&[], TOKEN))));
     assert_eq!(raw.taken(1), Taken::Answered(200), "a sound block is answered");
+}
+
+#[test]
+fn threat_038_a_fragment_never_names_another_path() {
+    let app = Upstream::answering(OK);
+    let gateway = Setup::new().upstream(&app).token(TOKEN).start();
+    for (target, path) in [("/#/public", "/"), ("/a?b#/public", "/a?b"), ("/a%23/public", "/a%23/public")] {
+        let mut set = lines(&[], TOKEN);
+        set[3].1 = target.as_bytes();
+        let mut raw = RawH2::open(gateway.loopback(), b"");
+        raw.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&set)));
+        // The h2 crate cuts the fragment off before anybody sees it, so it is not
+        // always 400 as in HTTP/1.1. Policy and app must still see one path.
+        if raw.taken(1) == Taken::Answered(200) {
+            let request = app.requests().pop().unwrap();
+            assert!(request.starts_with(format!("GET {path} HTTP/1.1\r\n").as_bytes()), "{target}");
+        }
+    }
+}
+
+#[test]
+fn a_scheme_that_is_only_claimed_is_not_believed() {
+    let app = Upstream::answering(OK);
+    let gateway = Setup::new().upstream(&app).token(TOKEN).start();
+    for scheme in ["https", "ftp", ""] {
+        let mut set = lines(&[], TOKEN);
+        set[1].1 = scheme.as_bytes();
+        let mut raw = RawH2::open(gateway.loopback(), b"");
+        raw.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&set)));
+        if raw.taken(1) == Taken::Answered(200) {
+            let request = app.requests().pop().unwrap();
+            assert_eq!(header_of(&request, "x-forwarded-proto").as_deref(), Some("http"), "{scheme:?}");
+        }
+    }
 }
 
 fn show((name, value): (&[u8], &[u8])) -> String {
@@ -404,7 +435,7 @@ async fn threat_078_a_stream_that_is_not_read_does_not_hold_up_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn threat_052_a_rotated_token_ends_its_stream_whatever_else_the_connection_carries() {
+async fn threat_052_a_rotated_token_ends_its_stream_and_no_other_of_the_connection() {
     let (tailnet, app) = (Tailnet::new(), SampleApp::start());
     let config = |token: &str| {
         format!(
@@ -414,15 +445,36 @@ async fn threat_052_a_rotated_token_ends_its_stream_whatever_else_the_connection
     };
     let gateway = Setup::on(&tailnet).flag("--upstream", app.flag()).config(config(TOKEN)).start_on_tailnet();
     let addr: SocketAddr = gateway.tailnet();
-    // Two streams on one connection: one by the token, then one by identity.
+    // Streams on one connection: one by the token, then one by identity.
     let h2 = H2::from(addr, BOB).await;
     let by_token = h2.begin(bearer(h2.ask("GET", "/sse/token")), "").await.unwrap();
     assert_eq!(by_token.status(), 200);
-    let by_identity = h2.whole(h2.ask("GET", "/headers"), "").await;
-    assert_eq!(by_identity.status, 200, "{}", by_identity.text());
-    until("the stream is open", || app.waiting("sse token") == 1);
+    let by_identity = h2.begin(h2.ask("GET", "/sse/identity"), "").await.unwrap();
+    assert_eq!(by_identity.status(), 200);
+    until("both are open", || app.waiting("sse token") == 1 && app.waiting("sse identity") == 1);
     gateway.write_config(&config("another-token-9a8b7c6d5e4f3a2b1c0d"));
     until("the old token is refused", || gateway.local().bearer(TOKEN).get("/").status == 401);
     until("the stream of the old token is closed", || app.waiting("sse token") == 0);
-    drop(by_token);
+    assert_eq!(app.push("identity", "still"), 1, "the stream by identity was closed, too");
+    drop((by_token, by_identity));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn threat_049_a_removed_person_loses_what_is_open_over_h2_whatever_came_after_it() {
+    let (tailnet, app) = (Tailnet::new(), SampleApp::start());
+    let config = |allow: &str| {
+        format!(r#"{{gateway: {{auth: {{mode: "token", token: "{TOKEN}"}}, access: {{allow: [{allow}]}}}}}}"#)
+    };
+    let setup = Setup::on(&tailnet).flag("--upstream", app.flag());
+    let gateway = setup.config(config("\"bob@example.com\"")).start_on_tailnet();
+    let h2 = H2::from(gateway.tailnet(), BOB).await;
+    let as_bob = h2.begin(h2.ask("GET", "/sse/bob"), "").await.unwrap();
+    assert_eq!(as_bob.status(), 200);
+    // With the token in hand, for something else.
+    assert_eq!(h2.whole(bearer(h2.ask("GET", "/headers")), "").await.status, 200);
+    until("the stream is open", || app.waiting("sse bob") == 1);
+    gateway.write_config(&config(""));
+    until("Bob is refused", || gateway.peer(BOB).get("/").status == 403);
+    until("Bob's stream is closed", || app.waiting("sse bob") == 0);
+    drop(as_bob);
 }
