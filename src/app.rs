@@ -144,6 +144,8 @@ impl App {
             socket: gateway.tailscale.socket.clone(),
             ..LocateOptions::default()
         }));
+        // Found before the first connection: the Serve ingress asks it who connects.
+        finder.look();
         let control = tokio::runtime::Handle::current();
         let source = Arc::new(CliSource(finder.clone()));
         let (pins, readiness) = (open_pins(&config), Arc::new(Readiness::new()));
@@ -151,6 +153,7 @@ impl App {
         let shared = Arc::new(Shared {
             limiter: Arc::new(Limiter::new(gateway.auth.rate_limit)),
             settings: ArcSwap::from_pointee(Settings::new(config.clone())),
+            daemon: Box::new(finder.clone()),
             identities: IdentityCache::new(source, state.clone(), control),
             state: state.clone(),
             pins,

@@ -19,4 +19,4 @@ pub use route::{
     HostMode, Public, Route, RouteName, RoutePrefix, Timeouts, Upstream, UpstreamAddr, UpstreamKind,
 };
 pub use secret::{Secret, SecretDigest};
-pub use tailnet::{Exposure, Owner, Phase, Running, ServeFacts, ServeView, TailnetState};
+pub use tailnet::{AskDaemon, Exposure, Owner, Phase, Running, ServeFacts, ServeView, TailnetState};

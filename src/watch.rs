@@ -18,7 +18,7 @@ use openclaw_tailscale::{
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::domain::{Phase, ServeView, TailnetState};
+use crate::domain::{AskDaemon, Phase, ServeView, TailnetState};
 
 /// Between two answers of `status` (rulings 6).
 const POLL: Duration = Duration::from_secs(5);
@@ -42,6 +42,11 @@ impl Finder {
         Option::clone(&self.found.load())
     }
 
+    /// Looks for it once; the watcher says what is wrong if it is not there.
+    pub fn look(&self) {
+        let _ = self.find();
+    }
+
     /// Looks for it, unless it was found before.
     fn find(&self) -> Result<Tailscale, LocateError> {
         if let Some(found) = self.tailscale() {
@@ -53,6 +58,12 @@ impl Finder {
         }
         self.found.store(Arc::new(Some(located.tailscale.clone())));
         Ok(located.tailscale)
+    }
+}
+
+impl AskDaemon for Arc<Finder> {
+    fn now(&self) -> Option<DaemonProcess> {
+        self.tailscale()?.daemon_process_now().ok()
     }
 }
 

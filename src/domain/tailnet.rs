@@ -125,6 +125,12 @@ pub struct ServeFacts {
     pub dials_for_others: Option<bool>,
 }
 
+/// Says which process tailscaled is right now.
+pub trait AskDaemon: Send + Sync {
+    /// At once, or not at all.
+    fn now(&self) -> Option<DaemonProcess>;
+}
+
 impl TailnetState {
     /// The state before the first answer.
     pub fn unknown() -> Self {

@@ -20,6 +20,7 @@ use crate::api::{self, health};
 use crate::authn::{self, Authentication, Context, Refusal};
 use crate::authz::{self, Question};
 use crate::domain::{Principal, Public, Reason, Role, Route, TailnetState};
+use crate::ingress::attest::Condition;
 use crate::ingress::classify::{Classified, Policy, classify};
 use crate::ingress::{Endpoint, FramingFault, IngressFacts, Via, authority_of, framing_fault};
 
@@ -201,6 +202,10 @@ impl Edge {
 
     /// Says once per connection what was dropped, and why.
     fn note(&self, conn: &Conn, classified: &Classified) {
+        if classified.unattested == Some(Condition::OlderThanFacts) {
+            // Serve keeps its connections; the next one is judged anew.
+            conn.control.finish();
+        }
         if conn.warned.get() {
             return;
         }
@@ -283,6 +288,7 @@ impl From<FramingFault> for Reason {
             FramingFault::BadRequest => Self::BadRequest,
             FramingFault::UriTooLong => Self::UriTooLong,
             FramingFault::HeadersTooLarge => Self::HeadersTooLarge,
+            FramingFault::MethodNotAllowed => Self::MethodNotAllowed,
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::authn::secret::Secrets;
 use crate::authz::pins::Pins;
 use crate::config::{AuthMode, Config, TailscaleMode};
 use crate::domain::tailnet::in_tailscale_range;
-use crate::domain::{Exposure, TailnetState};
+use crate::domain::{AskDaemon, Exposure, TailnetState};
 use crate::ingress::{IngressFacts, Via};
 use crate::limits::{Limiter, Subject};
 use crate::readiness::Readiness;
@@ -77,6 +77,8 @@ pub struct Shared {
     pub state: Arc<ArcSwap<TailnetState>>,
     /// Identities.
     pub identities: IdentityCache,
+    /// Asks which process tailscaled is, without waiting.
+    pub daemon: Box<dyn AskDaemon>,
     /// Lockouts.
     pub limiter: Arc<Limiter>,
     /// Pins.

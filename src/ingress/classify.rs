@@ -126,6 +126,7 @@ fn unix_ingress(scan: &Scan<'_>, state: &TailnetState, policy: &Policy<'_>) -> R
         (Phase::Running(_), ServeView::Unknown) => {
             (Err(Evidence::Unavailable(Reason::ServeStateUnknown)), None)
         }
+        (Phase::Unknown, _) => (Err(Evidence::Unavailable(Reason::ServeStateUnknown)), None),
         (phase, _) => {
             let reason = unavailable(phase).unwrap_or(Reason::TailscaleNotRunning);
             (Err(Evidence::Unavailable(reason)), None)
@@ -162,7 +163,9 @@ fn serve(
     };
     let running = match attested {
         Ok(running) => running,
-        // What it says about its client is anybody's word.
+        // What it says about its client is anybody's word. A Funnel request has no
+        // identity in any case, so nothing is missing.
+        Err(_) if scan.funnel => return Ok((via, None, Evidence::None(None))),
         Err(evidence) => return Ok((via, None, evidence)),
     };
     let client = source.map(ClientAddr::new);
@@ -331,6 +334,9 @@ impl Request<'_> {
         &self,
         socket_uid: &dyn Fn() -> Option<u32>,
     ) -> Result<&std::sync::Arc<Running>, Attested> {
+        if matches!(self.state.phase, Phase::Unknown) {
+            return Err(Attested::Unknown(Reason::ServeStateUnknown));
+        }
         let Phase::Running(running) = &self.state.phase else {
             let reason = unavailable(&self.state.phase).unwrap_or(Reason::TailscaleNotRunning);
             return Err(Attested::Unknown(reason));

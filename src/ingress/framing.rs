@@ -38,6 +38,8 @@ pub enum FramingFault {
     UriTooLong,
     /// 431: the headers are too large or too many.
     HeadersTooLarge,
+    /// 405: CONNECT. Nobody is given a tunnel to elsewhere.
+    MethodNotAllowed,
 }
 
 /// The method of the request that stands in for a refused head. The guard
@@ -51,6 +53,7 @@ impl FramingFault {
             Self::BadRequest => http::StatusCode::BAD_REQUEST,
             Self::UriTooLong => http::StatusCode::URI_TOO_LONG,
             Self::HeadersTooLarge => http::StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::MethodNotAllowed => http::StatusCode::METHOD_NOT_ALLOWED,
         }
     }
 
@@ -65,6 +68,9 @@ impl FramingFault {
             }
             Self::HeadersTooLarge => {
                 b"OPENCLAW-FRAMING-FAULT /431 HTTP/1.1\r\nHost: invalid\r\nConnection: close\r\n\r\n"
+            }
+            Self::MethodNotAllowed => {
+                b"OPENCLAW-FRAMING-FAULT /405 HTTP/1.1\r\nHost: invalid\r\nConnection: close\r\n\r\n"
             }
         }
     }
@@ -82,6 +88,7 @@ pub fn framing_fault<B>(req: &Request<B>, limits: &Limits) -> Option<FramingFaul
         return Some(match req.uri().path() {
             "/414" => FramingFault::UriTooLong,
             "/431" => FramingFault::HeadersTooLarge,
+            "/405" => FramingFault::MethodNotAllowed,
             _ => FramingFault::BadRequest,
         });
     }
@@ -112,6 +119,12 @@ fn h2_fault<B>(req: &Request<B>, limits: &Limits) -> Option<FramingFault> {
     if headers.get_all(CONTENT_LENGTH).iter().count() > 1 || headers.get_all(HOST).iter().count() > 1 {
         return Some(FramingFault::BadRequest);
     }
-    let https = req.uri().scheme_str() == Some("https");
+    let https = match req.uri().scheme_str() {
+        Some("http") => false,
+        Some("https") => true,
+        // Without `:authority` the h2 crate leaves out a scheme it has checked.
+        None if req.uri().authority().is_none() => false,
+        _ => return Some(FramingFault::BadRequest),
+    };
     authority_of(req, https).err()
 }

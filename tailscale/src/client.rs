@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::command::Command;
-use crate::daemon::{DEFAULT_SOCKET, DaemonProcess, process_behind};
+use crate::daemon::{DEFAULT_SOCKET, DaemonProcess, process_behind, process_behind_now};
 use crate::runner::{Call, run};
 use crate::{
     Error, Limits, LocateError, LocateOptions, Located, Prefs, ServeConfig, Status, VersionInfo, Whois, json,
@@ -147,6 +147,15 @@ impl Tailscale {
     /// [`Error::DaemonDown`] when nobody listens there.
     pub async fn daemon_process(&self) -> Result<DaemonProcess, Error> {
         process_behind(&self.socket_path()).await
+    }
+
+    /// The same, at once or not at all. For whoever decides about a connection
+    /// while it is being accepted; needs a tokio runtime around it.
+    ///
+    /// # Errors
+    /// When nobody takes a connection at the socket right now.
+    pub fn daemon_process_now(&self) -> Result<DaemonProcess, Error> {
+        process_behind_now(&self.socket_path())
     }
 
     async fn run(&self, command: Command) -> Result<Vec<u8>, Error> {

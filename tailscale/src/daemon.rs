@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
@@ -33,6 +34,18 @@ pub struct DaemonProcess {
 /// A full backlog of a process that hangs is the only thing to wait for here.
 const LIMIT: Duration = Duration::from_secs(2);
 
+/// The same without waiting, for whoever must decide now: a daemon that cannot
+/// take a connection at once is an error. Needs a tokio runtime around it.
+pub(crate) fn process_behind_now(socket: &Path) -> Result<DaemonProcess, Error> {
+    let failed = |errno: rustix::io::Errno| unreachable(socket, errno.into());
+    let address = SocketAddrUnix::new(socket).map_err(failed)?;
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let fd = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(failed)?;
+    connect(&fd, &address).map_err(failed)?;
+    let stream = UnixStream::from_std(fd.into()).map_err(|error| unreachable(socket, error))?;
+    of_peer(&stream, socket)
+}
+
 /// Connects, asks the kernel, and closes; nothing is sent.
 pub(crate) async fn process_behind(socket: &Path) -> Result<DaemonProcess, Error> {
     const COMMAND: &str = "(socket)";
@@ -43,6 +56,10 @@ pub(crate) async fn process_behind(socket: &Path) -> Result<DaemonProcess, Error
             return Err(Error::TimedOut { command: COMMAND, after: LIMIT });
         }
     };
+    of_peer(&stream, socket)
+}
+
+fn of_peer(stream: &UnixStream, socket: &Path) -> Result<DaemonProcess, Error> {
     let peer = stream.peer_cred().map_err(|error| unreachable(socket, error))?;
     let pid = peer.pid().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0);
     Ok(DaemonProcess { uid: peer.uid(), pid })

@@ -9,13 +9,21 @@
 mod support;
 
 mod auth;
+mod browser;
 mod framing;
+mod headers;
 mod http2;
+mod lifecycle;
+mod limits;
 mod openclaw_kind;
+mod paths;
 mod proxy;
 mod resources;
+mod secrets;
 mod serve;
+mod tailscale_faults;
 mod tls;
+mod trusted_proxy;
 mod websocket;
 
 /// A file that is no module is never compiled, and its tests pass by silence.

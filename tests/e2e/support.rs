@@ -9,7 +9,7 @@ mod other_user;
 mod sample_app;
 mod serve;
 mod stand_in;
-mod tailnet;
+pub(crate) mod tailnet;
 mod tailscaled;
 mod tls;
 mod upstream;

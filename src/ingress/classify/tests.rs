@@ -254,8 +254,12 @@ fn threat_062_while_tailscale_is_down_the_tailnet_is_unavailable_not_unauthorize
         let ask =
             Ask { peer: "100.64.0.2:9", local: "100.64.0.1:18789", state: state.clone(), ..Ask::default() };
         assert_eq!(ask.evidence(), Evidence::Unavailable(reason));
+        let through_serve = match state.phase {
+            Phase::Unknown => Reason::ServeStateUnknown,
+            _ => reason,
+        };
         let ask = Ask { headers: alice_headers(), socket_uid: Some(DAEMON), state, ..Ask::default() };
-        assert_eq!(ask.evidence(), Evidence::Unavailable(reason));
+        assert_eq!(ask.evidence(), Evidence::Unavailable(through_serve));
     }
     let state = TailnetState { serve: ServeView::Unknown, ..serving() };
     let ask = Ask { headers: alice_headers(), socket_uid: Some(DAEMON), state, ..Ask::default() };

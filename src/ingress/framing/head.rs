@@ -156,7 +156,10 @@ fn request_line<'a>(line: &'a [u8], limits: &HeadLimits) -> Result<RequestLine<'
         return Err(BAD);
     }
     // Nobody is given a tunnel to elsewhere, and nobody speaks for the guard.
-    if method == b"CONNECT" || method == FAULT_METHOD.as_bytes() {
+    if method == b"CONNECT" {
+        return Err(FramingFault::MethodNotAllowed);
+    }
+    if method == FAULT_METHOD.as_bytes() {
         return Err(BAD);
     }
     let space = memchr(b' ', rest).unwrap_or(rest.len());

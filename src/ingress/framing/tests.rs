@@ -81,7 +81,12 @@ fn fault_of(stream: &[u8]) -> Option<FramingFault> {
         assert_eq!(out, stream, "passed, but changed");
         return None;
     }
-    let fault = [FramingFault::BadRequest, FramingFault::UriTooLong, FramingFault::HeadersTooLarge];
+    let fault = [
+        FramingFault::BadRequest,
+        FramingFault::UriTooLong,
+        FramingFault::HeadersTooLarge,
+        FramingFault::MethodNotAllowed,
+    ];
     Some(fault.into_iter().find(|fault| out == fault.stand_in()).expect("a stand-in and nothing else"))
 }
 
@@ -230,8 +235,6 @@ fn threat_079_a_request_line_is_three_words() {
         "GET http:/x HTTP/1.1",
         "GET http:// HTTP/1.1",
         "GET //user@x HTTP/1.1x",
-        "CONNECT x:443 HTTP/1.1",
-        "CONNECT / HTTP/1.1",
         "PRI * HTTP/2.0",
         // Nobody speaks for the guard.
         "OPENCLAW-FRAMING-FAULT /431 HTTP/1.1",
@@ -491,5 +494,13 @@ proptest! {
             // An unfinished head at the end is held back, and means nothing.
             prop_assert_eq!(through_guard, hyper_reads(&stream).0);
         }
+    }
+}
+
+#[test]
+fn threat_039_connect_is_405() {
+    for line in ["CONNECT x:443 HTTP/1.1", "CONNECT / HTTP/1.1"] {
+        let head = format!("{line}\r\nHost: x\r\n\r\n");
+        assert_eq!(fault_of(head.as_bytes()), Some(FramingFault::MethodNotAllowed), "{line:?}");
     }
 }

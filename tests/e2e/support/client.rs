@@ -88,6 +88,25 @@ impl Client {
         wire.answer_to(method)
     }
 
+    /// The answer to a GET, or none where the connection is closed without one.
+    #[track_caller]
+    pub(crate) fn try_get(&self, target: &str) -> Option<Answer> {
+        let bytes = self.bytes("GET", target, b"");
+        let rest = match &self.unix {
+            Some(path) => {
+                let mut wire = Self::open_unix(path).ok()?;
+                wire.send(&bytes);
+                wire.rest()
+            }
+            None => {
+                let mut wire = self.try_open().ok()?;
+                wire.send(&bytes);
+                wire.rest()
+            }
+        };
+        (!rest.is_empty()).then(|| Answer::parse(&rest))
+    }
+
     /// A connection to a unix socket.
     pub(crate) fn open_unix(path: &Path) -> std::io::Result<Wire<UnixStream>> {
         let stream = UnixStream::connect(path)?;
@@ -147,7 +166,6 @@ impl Client {
 
     /// Opens a WebSocket, with the headers set and no others; or the refusal.
     #[track_caller]
-    #[expect(clippy::result_large_err, reason = "a refusal is looked at, not passed on")]
     pub(crate) fn websocket(&self, target: &str) -> Result<WebSocket<TcpStream>, Answer> {
         let key = tungstenite::handshake::client::generate_key();
         let mut request = http::Request::builder()
@@ -175,6 +193,38 @@ impl Client {
             }
             Err(other) => panic!("the handshake failed otherwise: {other}"),
         }
+    }
+
+    /// So many requests at once on one HTTP/2 connection; their statuses.
+    #[track_caller]
+    pub(crate) fn h2_many(&self, target: &str, count: usize) -> Vec<u16> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let stream = self.open().stream;
+            stream.set_nonblocking(true).unwrap();
+            let stream = hyper_util::rt::TokioIo::new(tokio::net::TcpStream::from_std(stream).unwrap());
+            let executor = hyper_util::rt::TokioExecutor::new();
+            let (send, connection) = hyper::client::conn::http2::handshake(executor, stream).await.unwrap();
+            tokio::spawn(connection);
+            let mut asked = Vec::new();
+            for _ in 0..count {
+                let request = http::Request::builder().uri(format!("http://{}{target}", self.host));
+                let body = http_body_util::Empty::<bytes::Bytes>::new();
+                let mut send = send.clone();
+                asked.push(tokio::spawn(async move {
+                    let response = send.send_request(request.body(body).unwrap()).await.unwrap();
+                    let status = response.status().as_u16();
+                    // Read to its end, so that its place goes to the next.
+                    drop(http_body_util::BodyExt::collect(response.into_body()).await.unwrap());
+                    status
+                }));
+            }
+            let mut statuses = Vec::new();
+            for asked in asked {
+                statuses.push(asked.await.unwrap());
+            }
+            statuses
+        })
     }
 
     /// One HTTP/2 request without TLS. `:authority` is the Host.

@@ -31,8 +31,12 @@ pub(crate) struct Setup {
 impl Setup {
     /// On any free port of loopback, with an empty home and environment.
     pub(crate) fn new() -> Self {
-        let flags = ["--port", "0"].map(OsString::from).to_vec();
-        Self { flags, config: None, env: Vec::new(), uid: None, home: None }
+        Self::bare().flag("--port", "0")
+    }
+
+    /// The same without a port.
+    pub(crate) fn bare() -> Self {
+        Self { flags: Vec::new(), config: None, env: Vec::new(), uid: None, home: None }
     }
 
     /// `--bind tailnet`, with this `tailscale`.

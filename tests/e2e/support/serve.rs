@@ -41,7 +41,7 @@ impl BehindServe {
         let socket = PathBuf::from(line["path"].as_str().unwrap());
         tailnet.set(&[&route_to(&format!("unix:{}", socket.display()))]);
         let this = Self { tailnet, app, gateway, socket: Some(socket), _daemon: daemon };
-        super::until("Serve is attested", || !matches!(this.alice().get("/attested").status, 401 | 503));
+        this.await_serve();
         this
     }
 
@@ -61,7 +61,7 @@ impl BehindServe {
         let gateway = Self::setup(&tailnet, &app, &daemon, config).uid(NOBODY).start();
         tailnet.set(&[&route_to(&format!("http://127.0.0.1:{}", gateway.port()))]);
         let this = Self { tailnet, app, gateway, socket: None, _daemon: daemon };
-        super::until("Serve is attested", || !matches!(this.alice().get("/attested").status, 401 | 503));
+        this.await_serve();
         this
     }
 
@@ -71,6 +71,15 @@ impl BehindServe {
             "{{gateway: {{tailscale: {{socket: {socket}}}, auth: {{allowTailscale: true}}, {config}}}}}"
         );
         Setup::new().tailscale(tailnet).upstream(app).token(TOKEN).config(config)
+    }
+
+    /// An address that nobody has is unknown only to those who believe the rest.
+    #[track_caller]
+    fn await_serve(&self) {
+        let stranger = self.person(super::tailnet::NOBODYS, "nobody@example.com");
+        super::until("Serve is attested", || {
+            stranger.try_get("/attested").is_some_and(|answer| answer.text().contains("peer_unknown"))
+        });
     }
 
     /// The unix ingress.
