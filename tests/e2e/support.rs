@@ -16,7 +16,7 @@ mod upstream;
 mod wait;
 
 pub(crate) use self::client::{Answer, Client, Wire};
-pub(crate) use self::frames::{header_of, masked};
+pub(crate) use self::frames::header_of;
 pub(crate) use self::gateway::{Gateway, Setup};
 pub(crate) use self::memory::resident;
 pub(crate) use self::other_user::{NOBODY, leave_as, may_switch_user, speak_as};

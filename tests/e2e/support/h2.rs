@@ -212,18 +212,7 @@ impl RawH2 {
         }
     }
 
-    /// Reads until the end; the error code of a GOAWAY, if one came.
-    pub(crate) fn end(&mut self) -> Option<u32> {
-        let mut code = None;
-        while let Some((kind, _, _, payload)) = self.next() {
-            if kind == GOAWAY && payload.len() >= 8 {
-                code = Some(u32::from_be_bytes([payload[4], payload[5], payload[6], payload[7]]));
-            }
-        }
-        code
-    }
-
-    /// Whether the other side has closed within the limit.
+    /// How long to wait for the server's bytes.
     pub(crate) fn set_patience(&mut self, patience: Duration) {
         self.stream.set_read_timeout(Some(patience)).unwrap();
     }

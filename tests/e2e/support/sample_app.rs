@@ -1,6 +1,7 @@
 //! The sample app of `fixtures/`, as a process of its own.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -20,18 +21,28 @@ impl SampleApp {
     /// On a free port of loopback.
     #[track_caller]
     pub(crate) fn start() -> Self {
-        Self::with(&[])
+        Self::with(&[], None)
+    }
+
+    /// The same, as another user; takes root.
+    #[track_caller]
+    pub(crate) fn of_user(uid: u32) -> Self {
+        Self::with(&[], Some(uid))
     }
 
     /// On a unix socket.
     #[track_caller]
     pub(crate) fn at(path: &Path) -> Self {
-        Self::with(&["--unix", path.to_str().unwrap()])
+        Self::with(&["--unix", path.to_str().unwrap()], None)
     }
 
     #[track_caller]
-    fn with(args: &[&str]) -> Self {
-        let mut child = Command::new(PROGRAM)
+    fn with(args: &[&str], uid: Option<u32>) -> Self {
+        let mut command = Command::new(PROGRAM);
+        if let Some(uid) = uid {
+            command.uid(uid).gid(uid).current_dir("/");
+        }
+        let mut child = command
             .args(args)
             .env_clear()
             .stdin(Stdio::null())

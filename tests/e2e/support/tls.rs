@@ -150,4 +150,9 @@ impl TlsWire {
         }
         all
     }
+
+    /// The stream, for another protocol.
+    pub(crate) fn into_stream(self) -> StreamOwned<ClientConnection, TcpStream> {
+        self.0
+    }
 }
