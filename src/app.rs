@@ -35,7 +35,7 @@ use crate::limits::Limiter;
 use crate::readiness::{Fault, Readiness};
 use crate::state_db::StateDb;
 use crate::telemetry;
-use crate::watch::{CliSource, Finder, Interest, Watcher};
+use crate::watch::{CliSource, Finder, Fresh, Interest, Watcher};
 use listen::Need;
 use tailnet_listeners::TailnetListeners;
 
@@ -146,6 +146,7 @@ impl App {
         }));
         // Found before the first connection: the Serve ingress asks it who connects.
         finder.look();
+        let fresh = Arc::new(Fresh::default());
         let control = tokio::runtime::Handle::current();
         let source = Arc::new(CliSource(finder.clone()));
         let (pins, readiness) = (open_pins(&config), Arc::new(Readiness::new()));
@@ -154,6 +155,7 @@ impl App {
             limiter: Arc::new(Limiter::new(gateway.auth.rate_limit)),
             settings: ArcSwap::from_pointee(Settings::new(config.clone())),
             daemon: Box::new(finder.clone()),
+            fresh: fresh.clone(),
             identities: IdentityCache::new(source, state.clone(), control),
             state: state.clone(),
             pins,
@@ -183,7 +185,7 @@ impl App {
         report::ready(&listening);
 
         let interest = Interest { port, unix: unix_path };
-        let (watcher, changed) = Watcher::new(finder, state, interest);
+        let (watcher, changed) = Watcher::new(finder, state, interest, fresh);
         tokio::spawn(watcher.run());
         let tailnet = TailnetListeners::new(gateway.bind, port, binder, tls.clone());
         let app = Self { flags, env, loaded, token, shared, workers, port, tls };
@@ -320,7 +322,9 @@ impl App {
         if let Some(token) = &self.token {
             loaded.install(token);
         }
-        for warning in &loaded.config.warnings {
+        // Those of before were said.
+        for warning in loaded.config.warnings.iter().filter(|new| !self.loaded.config.warnings.contains(new))
+        {
             tracing::warn!("{warning}");
         }
         let (old, new) = (&self.loaded.config.gateway, &loaded.config.gateway);

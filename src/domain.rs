@@ -9,6 +9,7 @@ pub mod reason;
 pub mod rfc2047;
 pub mod route;
 pub mod secret;
+pub mod strict_value;
 pub mod tailnet;
 
 pub use access::{Access, AccessEntry, Role, Who};
@@ -19,4 +20,6 @@ pub use route::{
     HostMode, Public, Route, RouteName, RoutePrefix, Timeouts, Upstream, UpstreamAddr, UpstreamKind,
 };
 pub use secret::{Secret, SecretDigest};
-pub use tailnet::{AskDaemon, Exposure, Owner, Phase, Running, ServeFacts, ServeView, TailnetState};
+pub use tailnet::{
+    AskDaemon, Exposure, FreshFacts, Owner, Phase, Running, ServeFacts, ServeView, TailnetState,
+};

@@ -8,6 +8,7 @@
 mod facts;
 
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,13 +16,18 @@ use arc_swap::ArcSwap;
 use openclaw_tailscale::{
     BackendState, DaemonProcess, Error, LocateError, LocateOptions, Tailscale, WhoisFuture, WhoisSource,
 };
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::domain::{AskDaemon, Phase, ServeView, TailnetState};
+use crate::domain::{AskDaemon, Exposure, FreshFacts, Phase, ServeView, TailnetState};
+use crate::ingress::is_tailscaled_running;
 
 /// Between two answers of `status` (rulings 6).
 const POLL: Duration = Duration::from_secs(5);
+/// The same while the daemon answers and does not run yet: it is about to.
+const POLL_SOON: Duration = Duration::from_secs(1);
+/// How long a request waits for what is known of Serve to be read again.
+const MAX_READ: Duration = Duration::from_secs(3);
 /// Between two looks at the daemon's socket.
 const GLANCE: Duration = Duration::from_secs(1);
 
@@ -102,6 +108,31 @@ pub struct Watcher {
     /// Raised with every published change, for whoever binds addresses.
     changed: watch::Sender<u64>,
     daemon: Option<DaemonProcess>,
+    fresh: Arc<Fresh>,
+}
+
+/// How old what is known of Serve is, and the way to have it read again.
+#[derive(Default)]
+pub struct Fresh {
+    asked: Notify,
+    /// When the last finished round of questions began.
+    read_at: watch::Sender<Option<std::time::Instant>>,
+}
+
+impl FreshFacts for Fresh {
+    fn at_most(&self, age: Duration) -> Pin<Box<dyn Future<Output = bool> + '_>> {
+        Box::pin(async move {
+            let oldest = std::time::Instant::now().checked_sub(age);
+            let fresh = |read: &Option<std::time::Instant>| *read >= oldest && read.is_some();
+            let mut read_at = self.read_at.subscribe();
+            if fresh(&read_at.borrow()) {
+                return true;
+            }
+            self.asked.notify_one();
+            let waited = tokio::time::timeout(MAX_READ, read_at.wait_for(fresh)).await;
+            matches!(waited, Ok(Ok(_)))
+        })
+    }
 }
 
 impl Watcher {
@@ -110,18 +141,27 @@ impl Watcher {
         finder: Arc<Finder>,
         state: Arc<ArcSwap<TailnetState>>,
         interest: Interest,
+        fresh: Arc<Fresh>,
     ) -> (Self, watch::Receiver<u64>) {
         let (changed, receiver) = watch::channel(0);
-        (Self { finder, state, interest, changed, daemon: None }, receiver)
+        (Self { finder, state, interest, changed, daemon: None, fresh }, receiver)
     }
 
     /// Runs for ever.
     pub async fn run(mut self) {
         loop {
+            let started = std::time::Instant::now();
             self.poll().await;
-            let next = Instant::now() + POLL;
+            self.fresh.read_at.send_replace(Some(started));
+            let soon = matches!(self.state.load().phase, Phase::NotRunning { .. });
+            let next = Instant::now() + if soon { POLL_SOON } else { POLL };
             while Instant::now() < next {
-                tokio::time::sleep(GLANCE.min(next - Instant::now())).await;
+                let glance = GLANCE.min(next.saturating_duration_since(Instant::now()));
+                tokio::select! {
+                    () = tokio::time::sleep(glance) => {}
+                    // Somebody needs to know now.
+                    () = self.fresh.asked.notified() => break,
+                }
                 if self.daemon_changed().await {
                     break;
                 }
@@ -139,7 +179,7 @@ impl Watcher {
             (Err(_), None) => false,
             (Err(error), Some(_)) => {
                 self.daemon = None;
-                self.publish(down(&error, true), ServeView::Unknown, None);
+                self.publish(down(&error), ServeView::Unknown, None);
                 true
             }
         }
@@ -150,7 +190,7 @@ impl Watcher {
             Ok(tailscale) => tailscale,
             Err(error) => {
                 let fix = Some("install Tailscale, or set gateway.tailscale.bin".to_owned());
-                let phase = Phase::Down { detail: error.to_string(), fix, gone: true };
+                let phase = Phase::Down { detail: error.to_string(), fix, gone: nobody_runs() };
                 self.publish(phase, ServeView::Unknown, None);
                 return;
             }
@@ -160,7 +200,7 @@ impl Watcher {
         // Serve is read in every state: what is configured takes effect the moment
         // the daemon runs.
         let (phase, serve, tun) = match tailscale.status().await {
-            Err(error) => (down(&error, daemon.is_none()), ServeView::Unknown, None),
+            Err(error) => (down(&error), ServeView::Unknown, None),
             Ok(status) => {
                 let serve = facts::serve(&tailscale, daemon, &self.interest, &status.tailscale_ips).await;
                 let phase = match status.backend_state.clone() {
@@ -200,8 +240,12 @@ impl Watcher {
             _ => before.last_ips.clone(),
         };
         let epoch = if same_world { before.epoch } else { before.epoch + 1 };
-        let serve_generation = before.serve_generation + u64::from(!same_serve);
-        self.state.store(Arc::new(TailnetState { phase, last_ips, serve, epoch, serve_generation, tun }));
+        let was_exposed = match before.loopback_exposure() {
+            Exposure::Yes => true,
+            Exposure::No => false,
+            Exposure::Unknown => before.was_exposed,
+        };
+        self.state.store(Arc::new(TailnetState { phase, last_ips, serve, epoch, tun, was_exposed }));
         self.changed.send_modify(|count| *count += 1);
     }
 }
@@ -217,8 +261,15 @@ fn same_world(before: &Phase, now: &Phase) -> bool {
     }
 }
 
-/// `no_socket`: nobody answers on the LocalAPI socket either.
-fn down(error: &Error, no_socket: bool) -> Phase {
+fn down(error: &Error) -> Phase {
     let absent = matches!(error, Error::DaemonDown | Error::Socket { .. } | Error::NotInstalled { .. });
-    Phase::Down { detail: error.to_string(), fix: error.fix().map(str::to_owned), gone: no_socket && absent }
+    let gone = absent && nobody_runs();
+    Phase::Down { detail: error.to_string(), fix: error.fix().map(str::to_owned), gone }
+}
+
+/// Whether there is no daemon at all. That nobody answers at the socket says
+/// nothing: it may be another socket, or have been taken away, and the daemon
+/// forwards as before.
+fn nobody_runs() -> bool {
+    is_tailscaled_running() == Some(false)
 }

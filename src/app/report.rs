@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::net::SocketAddr;
 
+use openclaw_tailscale::BackendState;
+
 use crate::config::{Bind, Gateway, TailscaleMode};
 use crate::domain::{Phase, TailnetState};
 use crate::readiness::{Fault, Readiness};
@@ -67,7 +69,9 @@ impl Banner {
                     fault.detail,
                     fault.fix.as_deref().map(|fix| format!(" -- to mend it: {fix}")).unwrap_or_default()
                 );
-                if self.said.as_ref() != Some(&text) {
+                let starting = matches!(&state.phase, Phase::NotRunning { state } if matches!(state, BackendState::Starting | BackendState::NoState));
+                // It is about to run; that takes no banner.
+                if !starting && self.said.as_ref() != Some(&text) {
                     tracing::error!(code, "tailnet identity is off: {text}. Loopback keeps working");
                     self.said = Some(text);
                 }

@@ -103,9 +103,10 @@ pub fn principal(whois: &Whois, running: &Running) -> Result<Principal, Reason> 
     let node_name =
         node.name.as_ref().map_or_else(|| node.computed_name.clone(), |name| name.as_str().to_owned());
     let router = node.is_router();
+    let addr = node.addresses.first().map(|network| network.ip());
     if !node.tags.is_empty() {
         let tags = node.tags.clone();
-        return Ok(Principal::Node(Arc::new(TailnetNode { tags, node_id, node_name, router })));
+        return Ok(Principal::Node(Arc::new(TailnetNode { tags, node_id, node_name, addr, router })));
     }
     let profile = &whois.user;
     if !is_sound_login(profile.login.as_str()) {
@@ -129,6 +130,7 @@ pub fn principal(whois: &Whois, running: &Running) -> Result<Principal, Reason> 
         display_name: profile.display_name.clone(),
         node_id,
         node_name,
+        addr,
         member,
         router,
         headers,

@@ -1,8 +1,6 @@
 //! `gateway.trustedProxies` and mode trusted-proxy (gateway spec 2, refusal 7,
 //! and rulings 1.10).
 
-use std::net::IpAddr;
-
 use http::HeaderName;
 use ipnetwork::{IpNetwork, Ipv4Network};
 
@@ -172,11 +170,6 @@ fn allow_users(build: &mut Build<'_>, raw: &[String]) -> Vec<String> {
     users
 }
 
-/// Whether an address is one of the proxies.
-pub fn is_trusted(networks: &[IpNetwork], ip: IpAddr) -> bool {
-    networks.iter().any(|network| network.contains(ip))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,7 +181,10 @@ mod tests {
         }
         assert_eq!(network("::ffff:10.0.0.0/104"), network("10.0.0.0/8"));
         assert_eq!(network("::ffff:1.2.3.4"), network("1.2.3.4"));
-        assert!(!is_trusted(&[network("::ffff:10.0.0.0/104").unwrap()], "fd00::1".parse().unwrap()));
+        assert!(!crate::domain::addr::is_in(
+            &[network("::ffff:10.0.0.0/104").unwrap()],
+            "fd00::1".parse().unwrap()
+        ));
     }
 
     #[test]

@@ -8,6 +8,8 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
+use ipnetwork::IpNetwork;
+
 /// The IPv4 form of a mapped address, and any other address as it is.
 pub fn canonical_ip(ip: IpAddr) -> IpAddr {
     match ip {
@@ -91,6 +93,11 @@ impl fmt::Display for ClientAddr {
 /// `127.evil.example` is a name (threat rule 103).
 pub fn is_loopback(ip: IpAddr) -> bool {
     canonical_ip(ip).is_loopback()
+}
+
+/// Whether an address is in a list of networks.
+pub fn is_in(networks: &[IpNetwork], ip: IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(ip))
 }
 
 #[cfg(test)]

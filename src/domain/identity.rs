@@ -1,5 +1,6 @@
 //! Who a request belongs to.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::HeaderValue;
@@ -20,6 +21,8 @@ pub struct TailnetUser {
     pub node_id: StableNodeId,
     /// The device's name without its final dot, or a computed one.
     pub node_name: String,
+    /// The device's first tailnet address.
+    pub addr: Option<IpAddr>,
     /// Whether this is a member of our own tailnet (rulings 1.11); everybody
     /// else was shared in and needs an entry that says `shared: true`.
     pub member: bool,
@@ -64,6 +67,8 @@ pub struct TailnetNode {
     pub node_id: StableNodeId,
     /// The device's name without its final dot, or a computed one.
     pub node_name: String,
+    /// The device's first tailnet address.
+    pub addr: Option<IpAddr>,
     /// Whether the device forwards other machines' traffic.
     pub router: bool,
 }
@@ -115,6 +120,15 @@ impl Principal {
     /// so such requests pass the browser guard (rulings 5).
     pub fn is_ambient(&self) -> bool {
         matches!(self, Self::User(_) | Self::Node(_) | Self::Proxy(_) | Self::Local)
+    }
+
+    /// The tailnet address of the device, where there is one.
+    pub fn addr(&self) -> Option<IpAddr> {
+        match self {
+            Self::User(user) => user.addr,
+            Self::Node(node) => node.addr,
+            _ => None,
+        }
     }
 
     /// Whether both are the same person on the same device, or the same machine,

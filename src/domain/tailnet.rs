@@ -4,7 +4,9 @@
 //! known grants nothing.
 
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use openclaw_tailscale::{BackendState, DaemonProcess, Login, NodeName, StableNodeId, Version};
 
@@ -21,12 +23,12 @@ pub struct TailnetState {
     pub serve: ServeView,
     /// Raised whenever cached identities must be asked for again.
     pub epoch: u64,
-    /// Raised whenever [`ServeFacts`] change: a connection is judged by the facts
-    /// under which it was accepted, not by those of a later request.
-    pub serve_generation: u64,
     /// Whether there is a TUN device, as the last answer said, in whatever state
     /// the daemon is.
     pub tun: Option<bool>,
+    /// Whether loopback was exposed when that was last known. A daemon that cannot
+    /// be asked any more goes on forwarding.
+    pub was_exposed: bool,
 }
 
 /// Whether somebody other than local processes can make connections that arrive
@@ -131,6 +133,12 @@ pub trait AskDaemon: Send + Sync {
     fn now(&self) -> Option<DaemonProcess>;
 }
 
+/// Sees to it that what is known of Serve is not too old to decide on.
+pub trait FreshFacts: Send + Sync {
+    /// Waits until the facts are at most so old; false where that takes too long.
+    fn at_most(&self, age: Duration) -> Pin<Box<dyn Future<Output = bool> + '_>>;
+}
+
 impl TailnetState {
     /// The state before the first answer.
     pub fn unknown() -> Self {
@@ -139,8 +147,8 @@ impl TailnetState {
             last_ips: Vec::new(),
             serve: ServeView::Unknown,
             epoch: 0,
-            serve_generation: 0,
             tun: None,
+            was_exposed: false,
         }
     }
 
@@ -171,6 +179,7 @@ impl TailnetState {
     pub fn loopback_exposure(&self) -> Exposure {
         match &self.phase {
             Phase::Down { gone: true, .. } => return Exposure::No,
+            Phase::Down { gone: false, .. } if self.was_exposed => return Exposure::Yes,
             Phase::Down { gone: false, .. } | Phase::Unknown => return Exposure::Unknown,
             Phase::NotRunning { .. } | Phase::Running(_) => {}
         }
@@ -249,8 +258,8 @@ pub(crate) mod tests {
             phase: Phase::Running(Arc::new(running)),
             serve: ServeView::Unknown,
             epoch: 1,
-            serve_generation: 1,
             tun: Some(true),
+            was_exposed: false,
         }
     }
 
@@ -282,6 +291,10 @@ pub(crate) mod tests {
             let phase = Phase::Down { detail: String::new(), fix: None, gone };
             assert_eq!(TailnetState { phase, ..known(facts(1, 0)) }.loopback_exposure(), exposure);
         }
+        // Its socket is gone, and it forwards as before.
+        let phase = Phase::Down { detail: String::new(), fix: None, gone: false };
+        let cut_off = TailnetState { phase, was_exposed: true, ..state() };
+        assert_eq!(cut_off.loopback_exposure(), Exposure::Yes);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::grant::{Grant, IDENTITY_AGE};
 use crate::authn::{Identities, Verdict, WorkerCache};
 use crate::domain::Reason;
+use crate::ingress::attest::{AtAccept, Condition};
 use crate::ingress::{ConnControl, ConnFacts, Endpoint, SocketOwner, peer_uid};
 use crate::proxy::{CloseReason, Closer};
 
@@ -14,8 +15,8 @@ use crate::proxy::{CloseReason, Closer};
 pub struct Conn {
     pub(super) facts: ConnFacts,
     pub(super) control: ConnControl,
-    /// The Serve facts' generation under which it was accepted.
-    pub(super) accepted_in: u64,
+    /// What was known of Serve when it was accepted.
+    pub(super) at_accept: AtAccept,
     /// Which peer of a userspace-networking daemon is behind it, and since when
     /// that is known.
     userspace: RefCell<Option<(Instant, Verdict)>>,
@@ -28,22 +29,26 @@ pub struct Conn {
     /// The socket at the other end of a loopback connection, asked for once: its
     /// owner does not change while it lives.
     socket_owner: RefCell<Option<Option<SocketOwner>>>,
-    pub(super) warned: Cell<bool>,
+    /// What the log last said about it.
+    pub(super) noted: Cell<(Option<Condition>, bool)>,
+    /// Whether Serve's set-up was read since it was accepted.
+    pub(super) serve_is_fresh: Cell<bool>,
 }
 
 impl Conn {
     /// A new connection.
-    pub(super) fn new(facts: ConnFacts, control: ConnControl, accepted_in: u64) -> Self {
+    pub(super) fn new(facts: ConnFacts, control: ConnControl, at_accept: AtAccept) -> Self {
         Self {
             facts,
             control,
-            accepted_in,
+            at_accept,
             userspace: RefCell::new(None),
             closer: RefCell::default(),
             grant: RefCell::new(None),
             watched: Cell::new(false),
             socket_owner: RefCell::new(None),
-            warned: Cell::new(false),
+            noted: Cell::default(),
+            serve_is_fresh: Cell::new(false),
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Method, Request, header};
 use hyper::body::Incoming;
@@ -19,10 +20,14 @@ use super::shared::Settings;
 use crate::api::{self, health};
 use crate::authn::{self, Authentication, Context, Refusal};
 use crate::authz::{self, Question};
-use crate::domain::{Principal, Public, Reason, Role, Route, TailnetState};
+use crate::domain::addr::is_loopback;
+use crate::domain::{ClientAddr, Principal, Public, Reason, Role, Route, TailnetState};
 use crate::ingress::attest::Condition;
 use crate::ingress::classify::{Classified, Policy, classify};
 use crate::ingress::{Endpoint, FramingFault, IngressFacts, Via, authority_of, framing_fault};
+
+/// How old what is known of Serve may be for a connection that is new.
+const SERVE_AGE: Duration = Duration::from_secs(1);
 
 /// The one snapshot a request sees.
 pub(super) struct View {
@@ -81,9 +86,11 @@ impl Edge {
         }
 
         // Facts, and with them ambiguous headers.
+        let fresh = self.with_fresh_serve(conn, request, view).await?;
+        let view = fresh.as_ref().unwrap_or(view);
         let classified = self.facts(view, conn, request)?;
         self.note(conn, &classified);
-        let facts = Rc::clone(trail.facts.insert(Rc::new(classified.facts)));
+        let mut facts = Rc::clone(trail.facts.insert(Rc::new(classified.facts)));
 
         // Probes: a path and a method, never a header.
         if let Some(probe) = health::probe(request.uri().path()) {
@@ -115,6 +122,12 @@ impl Edge {
         // Secret, session, identity.
         let authentication = self.authenticate(view, conn, &facts, request, route).await?;
         let Authentication { principal, scheme, strip_authorization, foreign_bearer } = authentication;
+        // Over userspace networking the address comes with the identity.
+        if let (None, Some(addr)) = (facts.client, principal.addr()) {
+            let mut attributed = IngressFacts::clone(&facts);
+            attributed.client = Some(ClientAddr::new(addr));
+            facts = Rc::clone(trail.facts.insert(Rc::new(attributed)));
+        }
         trail.principal = Some(principal.clone());
         trail.scheme = Some(scheme.as_str());
 
@@ -195,7 +208,7 @@ impl Edge {
             user_header: view.settings.user_header(),
             our_uid: self.shared.our_uid,
             trust_local_users: gateway.tailscale.trust_local_users,
-            accepted_in: conn.accepted_in,
+            at_accept: conn.at_accept,
         };
         classify(&conn.facts, request.headers(), host, &view.state, &policy, &|| conn.socket_uid())
     }
@@ -206,11 +219,11 @@ impl Edge {
             // Serve keeps its connections; the next one is judged anew.
             conn.control.finish();
         }
-        if conn.warned.get() {
+        let now = (classified.unattested, classified.unexpected_identity_header);
+        if conn.noted.replace(now) == now {
             return;
         }
         if let Some(condition) = classified.unattested {
-            conn.warned.set(true);
             tracing::warn!(
                 conn = conn.facts.id,
                 condition = condition.as_str(),
@@ -218,7 +231,6 @@ impl Edge {
                 "Serve headers from a connection that is not known to be Serve's were dropped"
             );
         } else if classified.unexpected_identity_header {
-            conn.warned.set(true);
             tracing::warn!(
                 conn = conn.facts.id,
                 via = classified.facts.via.as_str(),
@@ -226,6 +238,41 @@ impl Edge {
                 "an identity header was dropped"
             );
         }
+    }
+
+    /// A connection of tailscaled's that is new is judged by what Serve is set up
+    /// to do now, not by what it was seconds ago: a raw forward may have been added
+    /// since. Only tailscaled's own connections have it read again, at most once a
+    /// second however many they are.
+    async fn with_fresh_serve(
+        &self,
+        conn: &Conn,
+        request: &Request<Incoming>,
+        view: &View,
+    ) -> Result<Option<View>, Refusal> {
+        if conn.serve_is_fresh.get() || view.state.running().is_none() {
+            return Ok(None);
+        }
+        let claims_serve = match conn.facts.endpoint {
+            Endpoint::Unix(_) => true,
+            Endpoint::Tcp { peer, .. } if is_loopback(peer.ip()) => {
+                let headers = request.headers();
+                let claims =
+                    headers.contains_key("x-forwarded-for") || headers.contains_key("tailscale-user-login");
+                let daemon = view.state.serve_facts().and_then(|facts| facts.daemon);
+                claims && daemon.is_some_and(|daemon| conn.socket_uid() == Some(daemon.uid))
+            }
+            Endpoint::Tcp { .. } => false,
+        };
+        if !claims_serve {
+            return Ok(None);
+        }
+        if !self.shared.fresh.at_most(SERVE_AGE).await {
+            return Err(Reason::ServeStateUnknown.into());
+        }
+        conn.serve_is_fresh.set(true);
+        let state = self.shared.state.load_full();
+        Ok(Some(View { settings: view.settings.clone(), state }))
     }
 
     async fn authenticate(

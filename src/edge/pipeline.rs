@@ -267,7 +267,8 @@ impl Handler for Edge {
     }
 
     fn open(&self, facts: ConnFacts, control: ConnControl) -> Conn {
-        Conn::new(facts, control, self.shared.state.load().serve_generation)
+        let at_accept = attest::AtAccept::now(self.shared.state.load().serve_facts());
+        Conn::new(facts, control, at_accept)
     }
 
     async fn call(self: Rc<Self>, conn: Rc<Conn>, request: Request<Incoming>) -> Response<Body> {

@@ -5,7 +5,8 @@ use super::shared::{Settings, Shared};
 use crate::authn::Verdict;
 use crate::authn::secret::Secrets;
 use crate::authz::{self, Question};
-use crate::config::{AuthMode, is_trusted};
+use crate::config::AuthMode;
+use crate::domain::addr::is_in;
 use crate::domain::{Exposure, Phase, Principal, Reason, TailnetState};
 
 /// Decides again, by the configuration and tailnet of now. `now` is who the
@@ -43,7 +44,7 @@ pub(super) fn recheck(
                 return Err(Reason::TrustedProxyUserNotAllowed);
             }
             let proxies = &settings.config.gateway.trusted_proxies;
-            if !grant.peer.is_some_and(|peer| is_trusted(proxies, peer)) {
+            if !grant.peer.is_some_and(|peer| is_in(proxies, peer)) {
                 return Err(Reason::TrustedProxyUntrustedSource);
             }
         }

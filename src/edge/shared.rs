@@ -13,7 +13,7 @@ use crate::authn::secret::Secrets;
 use crate::authz::pins::Pins;
 use crate::config::{AuthMode, Config, TailscaleMode};
 use crate::domain::tailnet::in_tailscale_range;
-use crate::domain::{AskDaemon, Exposure, TailnetState};
+use crate::domain::{AskDaemon, Exposure, FreshFacts, TailnetState};
 use crate::ingress::{IngressFacts, Via};
 use crate::limits::{Limiter, Subject};
 use crate::readiness::Readiness;
@@ -79,6 +79,8 @@ pub struct Shared {
     pub identities: IdentityCache,
     /// Asks which process tailscaled is, without waiting.
     pub daemon: Box<dyn AskDaemon>,
+    /// Has what is known of Serve read again.
+    pub fresh: Arc<dyn FreshFacts>,
     /// Lockouts.
     pub limiter: Arc<Limiter>,
     /// Pins.

@@ -58,6 +58,26 @@ impl Condition {
 
 const OVERFLOW_UID: u32 = 65_534;
 
+/// What was known when a connection was accepted. A connection may have come by a
+/// way that is closed by now, and be older than the facts that close it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AtAccept {
+    /// Nothing but Serve could make tailscaled connect to our port.
+    pub loopback: bool,
+    /// Nothing but Serve could make it connect to the unix ingress.
+    pub unix: bool,
+}
+
+impl AtAccept {
+    /// Judges by the facts of now. Unknown facts exclude nothing.
+    pub fn now(facts: Option<&ServeFacts>) -> Self {
+        let loopback = facts.is_some_and(|facts| {
+            facts.tcp_to_port == 0 && facts.run_ssh == Some(false) && facts.dials_for_others == Some(false)
+        });
+        Self { loopback, unix: facts.is_some_and(|facts| facts.tcp_to_unix == 0) }
+    }
+}
+
 /// Whether a loopback TCP connection is Serve's. `socket_uid` is the uid of the
 /// connecting socket, `None` where the kernel did not say.
 pub fn loopback(

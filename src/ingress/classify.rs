@@ -9,11 +9,11 @@ use http::HeaderName;
 use ipnetwork::IpNetwork;
 use std::net::IpAddr;
 
-use super::attest::{self, Condition};
+use super::attest::{self, AtAccept, Condition};
 use super::forwarded;
 use super::scan::{Scan, scan};
 use super::{ConnFacts, Endpoint, Evidence, IngressFacts, ListenerKind, Via, canonical_authority};
-use crate::domain::addr::is_loopback;
+use crate::domain::addr::{is_in, is_loopback};
 use crate::domain::tailnet::in_tailscale_range;
 use crate::domain::{
     ClientAddr, Exposure, LocalAddr, PeerAddr, Phase, Reason, Running, ServeView, TailnetState,
@@ -32,10 +32,8 @@ pub struct Policy<'a> {
     /// Believe Serve headers on loopback where the system cannot say who
     /// connected (`gateway.tailscale.trustLocalUsers`; not on Linux).
     pub trust_local_users: bool,
-    /// [`TailnetState::serve_generation`] when the connection was accepted. A
-    /// connection that is older than the facts proves nothing under them: it may
-    /// have come by a forward that is gone by now.
-    pub accepted_in: u64,
+    /// What was known when the connection was accepted.
+    pub at_accept: AtAccept,
 }
 
 /// What was found, and what the log should say about it.
@@ -115,7 +113,7 @@ pub fn unavailable(phase: &Phase) -> Option<Reason> {
 
 fn unix_ingress(scan: &Scan<'_>, state: &TailnetState, policy: &Policy<'_>) -> Result<Classified, Reason> {
     let (attested, condition) = match (&state.phase, &state.serve) {
-        (Phase::Running(_), ServeView::Known(_)) if policy.accepted_in != state.serve_generation => {
+        (Phase::Running(_), ServeView::Known(_)) if !policy.at_accept.unix => {
             let evidence = Evidence::None(Some(Reason::ServePeerUnattested));
             (Err(evidence), Some(Condition::OlderThanFacts))
         }
@@ -211,7 +209,7 @@ impl Request<'_> {
             // to every local user (threat rule 7).
             return Ok(self.settle(Via::Local, Evidence::None(Some(Reason::OwnAddress))));
         }
-        if self.state.running().is_some() && forwarded::is_trusted(self.policy.trusted_proxies, peer) {
+        if self.state.running().is_some() && is_in(self.policy.trusted_proxies, peer) {
             return self.behind_proxy();
         }
         if self.scan.forwarded || self.scan.via {
@@ -244,7 +242,7 @@ impl Request<'_> {
 
     /// A process here connected, or tailscaled on somebody's behalf.
     fn on_loopback(self, socket_uid: &dyn Fn() -> Option<u32>) -> Result<Classified, Reason> {
-        let trusted = forwarded::is_trusted(self.policy.trusted_proxies, self.peer.ip());
+        let trusted = is_in(self.policy.trusted_proxies, self.peer.ip());
         if self.state.tun == Some(false) {
             return self.on_loopback_without_tun(trusted, socket_uid);
         }
@@ -323,7 +321,7 @@ impl Request<'_> {
     /// may have it.
     fn elsewhere(self) -> Result<Classified, Reason> {
         let peer = self.peer.ip();
-        if !in_tailscale_range(peer) && forwarded::is_trusted(self.policy.trusted_proxies, peer) {
+        if !in_tailscale_range(peer) && is_in(self.policy.trusted_proxies, peer) {
             return self.behind_proxy();
         }
         let reason = self.scan.tailscale.then_some(Reason::ServePeerUnattested);
@@ -344,7 +342,7 @@ impl Request<'_> {
         let ServeView::Known(facts) = &self.state.serve else {
             return Err(Attested::Unknown(Reason::ServeStateUnknown));
         };
-        if self.policy.accepted_in != self.state.serve_generation {
+        if !self.policy.at_accept.loopback {
             return Err(Attested::No(Condition::OlderThanFacts));
         }
         let answer = attest::loopback(running, facts, socket_uid(), self.policy.our_uid);

@@ -5,16 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use http::HeaderValue;
 use ipnetwork::IpNetwork;
 
-use crate::domain::addr::{canonical_ip, is_loopback};
+use crate::domain::addr::{canonical_ip, is_in, is_loopback};
 use crate::domain::{ClientAddr, Reason};
 
 /// A longer chain is a loop or an attack (threat rule 18).
 const MAX_HOPS: usize = 10;
-
-/// Whether an address is in the list of trusted proxies.
-pub fn is_trusted(proxies: &[IpNetwork], ip: IpAddr) -> bool {
-    proxies.iter().any(|net| net.contains(ip))
-}
 
 /// The client behind a trusted proxy: the right-most hop that is neither a
 /// trusted proxy nor loopback. `None` where every hop is one of those; never
@@ -33,7 +28,7 @@ pub fn client(chain: Option<&HeaderValue>, proxies: &[IpNetwork]) -> Result<Opti
     let mut client = None;
     for hop in text.rsplit(',') {
         let ip = address(hop).ok_or(Reason::BadRequest)?;
-        if client.is_none() && !is_loopback(ip) && !is_trusted(proxies, ip) {
+        if client.is_none() && !is_loopback(ip) && !is_in(proxies, ip) {
             client = Some(ClientAddr::new(ip));
         }
     }

@@ -51,6 +51,27 @@ fn has_outbound_proxy(cmdline: &[u8]) -> bool {
     false
 }
 
+/// Whether any process here is called tailscaled. `None` where the system does not
+/// say. A process that has ended and was not waited for does not count.
+pub fn is_tailscaled_running() -> Option<bool> {
+    let processes = fs::read_dir("/proc").ok()?;
+    let stats = processes.filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("stat")).ok());
+    let mut any = false;
+    for stat in stats {
+        any = true;
+        if names_living(&stat, "tailscaled") {
+            return Some(true);
+        }
+    }
+    any.then_some(false)
+}
+
+/// `PID (NAME) STATE ...`; the name may hold blanks and brackets.
+fn names_living(stat: &str, name: &str) -> bool {
+    let parts = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')'));
+    parts.is_some_and(|(found, rest)| found.starts_with(name) && !rest.trim_start().starts_with(['Z', 'X']))
+}
+
 /// When a process was started, in clock ticks after boot: with its pid, it names
 /// one process for good. `None` when there is no such process, or no way to ask.
 pub fn start_time(pid: u32) -> Option<u64> {
@@ -107,5 +128,14 @@ mod tests {
         assert!(start_time(std::process::id()).is_some());
         assert_eq!(outbound_proxy(u32::MAX), OutboundProxy::Unknown);
         assert_eq!(start_time(u32::MAX), None);
+    }
+
+    #[test]
+    fn only_a_living_process_of_the_name_counts() {
+        assert!(names_living("7 (tailscaled) S 1 7 7 0", "tailscaled"));
+        assert!(!names_living("7 (tailscaled) Z 1 7 7 0", "tailscaled"));
+        assert!(!names_living("7 (bash (tailscaled)) S 1", "tailscaled"));
+        assert!(!names_living("nonsense", "tailscaled"));
+        assert!(is_tailscaled_running().is_some());
     }
 }

@@ -127,6 +127,7 @@ mod tests {
             tags: vec!["tag:ci".into()],
             node_id: "n1".parse().unwrap(),
             node_name: "ci".into(),
+            addr: None,
             router: false,
         };
         for principal in [

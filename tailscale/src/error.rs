@@ -186,7 +186,9 @@ impl Error {
     pub fn fix(&self) -> Option<&'static str> {
         match self {
             Self::NotInstalled { .. } => Some("see https://tailscale.com/download"),
-            Self::DaemonDown | Self::TimedOut { .. } | Self::Killed { .. } => Some(DAEMON_FIX),
+            Self::DaemonDown | Self::Killed { .. } => Some(DAEMON_FIX),
+            // It is there and does not answer: starting it again does nothing.
+            Self::TimedOut { .. } => Some("sudo systemctl restart tailscaled"),
             Self::LoggedOut | Self::Stopped => Some("tailscale up"),
             Self::NotReady { state } => match state {
                 BackendState::NoState | BackendState::Starting => Some("tailscale wait"),

@@ -12,6 +12,7 @@ fn user(login: &str, id: i64) -> TailnetUser {
         display_name: login.into(),
         node_id: "n1".parse().unwrap(),
         node_name: "laptop".into(),
+        addr: None,
         member: true,
         router: false,
         headers: IdentityHeaders {
@@ -98,6 +99,7 @@ fn tagged(tags: &[&str]) -> Principal {
         tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
         node_id: "n2".parse().unwrap(),
         node_name: "ci".into(),
+        addr: None,
         router: false,
     }))
 }

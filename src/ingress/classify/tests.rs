@@ -39,7 +39,7 @@ struct Ask {
     trusted: Vec<&'static str>,
     socket_uid: Option<u32>,
     user_header: Option<HeaderName>,
-    accepted_in: Option<u64>,
+    at_accept: Option<AtAccept>,
 }
 
 impl Default for Ask {
@@ -52,7 +52,7 @@ impl Default for Ask {
             trusted: Vec::new(),
             socket_uid: Some(OURS),
             user_header: None,
-            accepted_in: None,
+            at_accept: None,
         }
     }
 }
@@ -83,7 +83,7 @@ impl Ask {
         for (name, value) in &self.headers {
             headers.append(*name, HeaderValue::from_static(value));
         }
-        let accepted_in = self.accepted_in.unwrap_or(self.state.serve_generation);
+        let at_accept = self.at_accept.unwrap_or(AtAccept { loopback: true, unix: true });
         let trusted: Vec<IpNetwork> = self.trusted.iter().map(|net| net.parse().unwrap()).collect();
         let policy = Policy {
             trusted_proxies: &trusted,
@@ -91,7 +91,7 @@ impl Ask {
             user_header: self.user_header.as_ref(),
             our_uid: OURS,
             trust_local_users: false,
-            accepted_in,
+            at_accept,
         };
         classify(conn, &headers, "gw".into(), &self.state, &policy, &|| self.socket_uid)
     }
@@ -366,8 +366,12 @@ fn threat_006_a_funnel_mark_counts_on_every_connection() {
 
 #[test]
 fn threat_002_a_connection_from_before_the_facts_proves_nothing_under_them() {
-    let ask =
-        || Ask { headers: alice_headers(), socket_uid: Some(DAEMON), accepted_in: Some(0), ..Ask::default() };
+    let ask = || Ask {
+        headers: alice_headers(),
+        socket_uid: Some(DAEMON),
+        at_accept: Some(AtAccept { loopback: false, unix: false }),
+        ..Ask::default()
+    };
     let found = ask().classify().unwrap();
     assert_eq!((found.facts.evidence, found.unattested), (unattested(), Some(Condition::OlderThanFacts)));
     assert_eq!(ask().unix().unwrap().unattested, Some(Condition::OlderThanFacts));

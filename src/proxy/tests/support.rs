@@ -33,6 +33,7 @@ pub(crate) fn alice() -> Principal {
         display_name: "Alïce".into(),
         node_id: "n1".parse().unwrap(),
         node_name: "laptop".into(),
+        addr: None,
         member: true,
         router: false,
         headers: IdentityHeaders::new("alice@example.com", "Alïce", None).unwrap(),
