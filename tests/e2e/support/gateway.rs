@@ -289,10 +289,11 @@ impl Gateway {
         Client::to(self.tailnet()).from(from.parse().unwrap())
     }
 
-    /// Waits until it listens on the tailnet.
+    /// Waits until it listens on the tailnet. The port may be a client's for a
+    /// moment; the gateway then says that it is not listening yet, and tries again.
     #[track_caller]
     pub(crate) fn await_tailnet(&self) {
-        self.wait_for_log("listening on the tailnet");
+        self.wait_for_log("\"listening on the tailnet\"");
     }
 
     /// Waits for a log line that contains this.
