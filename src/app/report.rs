@@ -70,9 +70,12 @@ impl Banner {
                     fault.fix.as_deref().map(|fix| format!(" -- to mend it: {fix}")).unwrap_or_default()
                 );
                 let starting = matches!(&state.phase, Phase::NotRunning { state } if matches!(state, BackendState::Starting | BackendState::NoState));
-                // It is about to run; that takes no banner.
-                if !starting && self.said.as_ref() != Some(&text) {
-                    tracing::error!(code, "tailnet identity is off: {text}. Loopback keeps working");
+                if self.said.as_ref() != Some(&text) {
+                    if starting {
+                        tracing::warn!(code, "tailnet identity is not on yet: {text}");
+                    } else {
+                        tracing::error!(code, "tailnet identity is off: {text}. Loopback keeps working");
+                    }
                     self.said = Some(text);
                 }
                 readiness.fail(code, fault);
