@@ -741,3 +741,48 @@ fn threat_068_a_route_to_ourselves_or_round_through_another_is_508() {
     });
     assert!(two.requests().len() > before);
 }
+
+#[test]
+fn an_app_whose_transfer_encoding_is_not_plainly_chunked_is_502() {
+    let body = "5\r\nhello\r\n0\r\n\r\n";
+    let mut passed = Vec::new();
+    for head in [
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, identity",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: xchunked",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nTransfer-Encoding: chunked",
+        "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked",
+    ] {
+        let answer = format!("{head}\r\n\r\n{body}");
+        let app = Upstream::scripted(move |mut conn| {
+            if conn.request().is_some() {
+                conn.send(answer.as_bytes());
+            }
+        });
+        let (_gateway, client) = behind(&app.flag());
+        let mut wire = client.open();
+        wire.send(&client.bytes("GET", "/", b""));
+        let all = String::from_utf8_lossy(&wire.rest()).into_owned();
+        if !all.starts_with("HTTP/1.1 502 ") {
+            passed.push((head, all));
+        }
+    }
+    assert!(passed.is_empty(), "{passed:#?}");
+}
+
+#[test]
+fn threat_015_trailers_of_an_app_reach_nobody() {
+    let app = Upstream::answering(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: Set-Cookie\r\n\r\n5\r\nhello\r\n0\r\n\
+         Set-Cookie: openclaw_session=evil\r\nX-Sum: 1\r\n\r\n",
+    );
+    let (_gateway, client) = behind(&app.flag());
+    let mut wire = client.open();
+    wire.send(&client.bytes("GET", "/", b""));
+    let all = String::from_utf8(wire.rest()).unwrap();
+    assert!(all.contains("hello"), "{all}");
+    let lower = all.to_ascii_lowercase();
+    assert!(!lower.contains("openclaw_session") && !lower.contains("x-sum"), "{all}");
+}
