@@ -11,7 +11,6 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use openclaw_tailscale::DaemonProcess;
 use tower::ServiceExt;
 
 use super::conn::Conn;
@@ -257,16 +256,11 @@ impl Handler for Edge {
             }
             Endpoint::Unix(peer) => {
                 debug_assert_eq!(listener, ListenerKind::ServeUnix);
-                let judge = |daemon: DaemonProcess| attest::unix_peer(&daemon, peer, self.shared.our_uid);
                 let known = state.serve_facts().and_then(|facts| facts.daemon);
-                if known.is_some_and(|daemon| judge(daemon).is_ok()) {
-                    return Admit::Keep;
-                }
-                // It may have been started a moment ago, or again: ask once more.
-                match self.shared.daemon.now().map(judge) {
-                    Some(Ok(())) => Admit::Keep,
-                    Some(Err(condition)) => Admit::Drop(condition.as_str()),
-                    None => Admit::Drop("daemon_unknown"),
+                let now = || self.shared.daemon.now();
+                match attest::admit_unix(known, now, peer, self.shared.our_uid) {
+                    Ok(()) => Admit::Keep,
+                    Err(condition) => Admit::Drop(condition.as_str()),
                 }
             }
         }

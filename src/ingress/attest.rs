@@ -112,6 +112,21 @@ pub fn unix_peer(daemon: &DaemonProcess, peer: super::UnixPeer, our_uid: u32) ->
     }
 }
 
+/// Whether a peer of the unix ingress is tailscaled: the one that is known, or,
+/// since it may have been started a moment ago or again, the one of `now`.
+pub fn admit_unix(
+    known: Option<DaemonProcess>,
+    now: impl FnOnce() -> Option<DaemonProcess>,
+    peer: super::UnixPeer,
+    our_uid: u32,
+) -> Result<(), Condition> {
+    if known.is_some_and(|daemon| unix_peer(&daemon, peer, our_uid).is_ok()) {
+        return Ok(());
+    }
+    let daemon = now().ok_or(Condition::DaemonUnknown)?;
+    unix_peer(&daemon, peer, our_uid)
+}
+
 /// Whether the Serve configuration and version let the unix ingress carry
 /// identity at all.
 pub fn unix_ingress(running: &Running, facts: &ServeFacts) -> Result<(), Condition> {
@@ -187,6 +202,17 @@ mod tests {
         assert_eq!(unix_peer(&daemon, peer(0, None), OURS), Ok(()));
         let ours = DaemonProcess { uid: OURS, pid: None };
         assert_eq!(unix_peer(&ours, peer(OURS, Some(9)), OURS), Err(Condition::DaemonIsOurUid));
+    }
+
+    #[test]
+    fn threat_003_a_daemon_that_was_started_again_is_asked_for_once() {
+        let (old, new) = (DaemonProcess { uid: 0, pid: Some(7) }, DaemonProcess { uid: 0, pid: Some(8) });
+        let peer = UnixPeer { uid: 0, pid: Some(8) };
+        assert_eq!(admit_unix(Some(old), || None, peer, OURS), Err(Condition::DaemonUnknown));
+        assert_eq!(admit_unix(Some(old), || Some(old), peer, OURS), Err(Condition::PeerIsNotDaemon));
+        assert_eq!(admit_unix(Some(old), || Some(new), peer, OURS), Ok(()));
+        assert_eq!(admit_unix(None, || Some(new), peer, OURS), Ok(()));
+        assert_eq!(admit_unix(Some(new), || panic!("asked for nothing"), peer, OURS), Ok(()));
     }
 
     #[test]
