@@ -727,8 +727,13 @@ fn threat_068_a_route_to_ourselves_or_round_through_another_is_508() {
     assert_eq!(two.local().get("/").text(), "ok");
     one.write_config(&open(two.port()));
     until("the loop is closed", || one.local().get("/").status != 200);
-    one.local().get("/").assert_refused(508, "loop_detected");
-    two.local().get("/").assert_refused(508, "loop_detected");
+    let passes =
+        |gateway: &Gateway, path: &str| gateway.requests().iter().filter(|line| line["path"] == path).count();
+    one.local().get("/round").assert_refused(508, "loop_detected");
+    two.local().get("/back").assert_refused(508, "loop_detected");
+    // Found when it comes round, not when the chain has grown long.
+    until("all is logged", || passes(&one, "/round") == 2 && passes(&two, "/back") == 2);
+    assert_eq!((passes(&two, "/round"), passes(&one, "/back")), (1, 1));
     // To itself. Its own port is not in its file, so only the request tells.
     let before = two.requests().len();
     one.write_config(&open(one.port()));
@@ -740,6 +745,8 @@ fn threat_068_a_route_to_ourselves_or_round_through_another_is_508() {
         two.requests().len() == seen + 1
     });
     assert!(two.requests().len() > before);
+    one.local().get("/short").assert_refused(508, "loop_detected");
+    until("all is logged", || passes(&one, "/short") == 2);
 }
 
 #[test]
