@@ -189,6 +189,11 @@ fn threat_082_what_http_1_could_not_say_is_refused_in_h2() {
         set.retain(|line| line.0 != missing);
         sets.push(set);
     }
+    // WebSockets over HTTP/2 are not on offer.
+    let mut extended = lines(&[], TOKEN);
+    extended[0].1 = b"CONNECT";
+    extended.insert(1, (b":protocol", b"websocket"));
+    sets.push(extended);
     // A pseudo header behind an ordinary one.
     let mut late = lines(&[], TOKEN);
     late.rotate_left(1);

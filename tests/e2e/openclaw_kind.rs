@@ -19,10 +19,13 @@ const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocke
                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
                        Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
 
+/// An opcode and a payload.
+type Frame = (u8, Vec<u8>);
+
 /// An OpenClaw: it speaks first, and keeps what it hears.
 struct OpenClaw {
     app: Upstream,
-    heard: Arc<Mutex<Vec<(u8, Vec<u8>)>>>,
+    heard: Arc<Mutex<Vec<Frame>>>,
     ended: Arc<AtomicUsize>,
 }
 
@@ -55,7 +58,7 @@ impl OpenClaw {
         Self { app, heard, ended }
     }
 
-    fn heard(&self) -> Vec<(u8, Vec<u8>)> {
+    fn heard(&self) -> Vec<Frame> {
         self.heard.lock().unwrap().clone()
     }
 }

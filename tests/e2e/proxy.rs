@@ -727,8 +727,13 @@ fn threat_068_a_route_to_ourselves_or_round_through_another_is_508() {
     assert_eq!(two.local().get("/").text(), "ok");
     one.write_config(&open(two.port()));
     until("the loop is closed", || one.local().get("/").status != 200);
-    one.local().get("/").assert_refused(508, "loop_detected");
-    two.local().get("/").assert_refused(508, "loop_detected");
+    let passes =
+        |gateway: &Gateway, path: &str| gateway.requests().iter().filter(|line| line["path"] == path).count();
+    one.local().get("/round").assert_refused(508, "loop_detected");
+    two.local().get("/back").assert_refused(508, "loop_detected");
+    // Found when it comes round, not when the chain has grown long.
+    until("all is logged", || passes(&one, "/round") == 2 && passes(&two, "/back") == 2);
+    assert_eq!((passes(&two, "/round"), passes(&one, "/back")), (1, 1));
     // To itself. Its own port is not in its file, so only the request tells.
     let before = two.requests().len();
     one.write_config(&open(one.port()));
@@ -740,4 +745,51 @@ fn threat_068_a_route_to_ourselves_or_round_through_another_is_508() {
         two.requests().len() == seen + 1
     });
     assert!(two.requests().len() > before);
+    one.local().get("/short").assert_refused(508, "loop_detected");
+    until("all is logged", || passes(&one, "/short") == 2);
+}
+
+#[test]
+fn an_app_whose_transfer_encoding_is_not_plainly_chunked_is_502() {
+    let body = "5\r\nhello\r\n0\r\n\r\n";
+    let mut passed = Vec::new();
+    for head in [
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, identity",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: xchunked",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nTransfer-Encoding: chunked",
+        "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked",
+    ] {
+        let answer = format!("{head}\r\n\r\n{body}");
+        let app = Upstream::scripted(move |mut conn| {
+            if conn.request().is_some() {
+                conn.send(answer.as_bytes());
+            }
+        });
+        let (_gateway, client) = behind(&app.flag());
+        let mut wire = client.open();
+        wire.send(&client.bytes("GET", "/", b""));
+        let all = String::from_utf8_lossy(&wire.rest()).into_owned();
+        if !all.starts_with("HTTP/1.1 502 ") {
+            passed.push((head, all));
+        }
+    }
+    assert!(passed.is_empty(), "{passed:#?}");
+}
+
+#[test]
+fn threat_015_trailers_of_an_app_reach_nobody() {
+    let app = Upstream::answering(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: Set-Cookie\r\n\r\n5\r\nhello\r\n0\r\n\
+         Set-Cookie: openclaw_session=evil\r\nX-Sum: 1\r\n\r\n",
+    );
+    let (_gateway, client) = behind(&app.flag());
+    let mut wire = client.open();
+    wire.send(&client.bytes("GET", "/", b""));
+    let all = String::from_utf8(wire.rest()).unwrap();
+    assert!(all.contains("hello"), "{all}");
+    let lower = all.to_ascii_lowercase();
+    assert!(!lower.contains("openclaw_session") && !lower.contains("x-sum"), "{all}");
 }

@@ -25,7 +25,7 @@ pub(crate) use self::serve::{BehindServe, HOST, route_to};
 pub(crate) use self::stand_in::StandIn;
 pub(crate) use self::tailnet::*;
 pub(crate) use self::tailscaled::Tailscaled;
-pub(crate) use self::tls::{Pair, TlsDir, TlsWire, client_config};
+pub(crate) use self::tls::{Pair, TlsDir, TlsWire, client_config, tls_app};
 pub(crate) use self::upstream::{Conn, Upstream};
 pub(crate) use self::wait::{LIMIT, until};
 

@@ -1,5 +1,7 @@
 //! TLS of our own, with a certificate that changes on disk.
 
+use std::sync::atomic::Ordering;
+
 use super::support::h2::H2;
 use super::support::*;
 
@@ -163,4 +165,34 @@ fn a_websocket_goes_through_tls() {
     let large = "x".repeat(300_000);
     socket.send(large.as_str().into()).unwrap();
     assert_eq!(socket.read().unwrap().into_text().unwrap(), large);
+}
+
+#[test]
+fn an_app_over_tls_is_believed_only_with_a_certificate_that_is_trusted_for_its_name() {
+    let (right, wrong) = (Pair::of(&["localhost", "127.0.0.1"]), Pair::of(&["other.example"]));
+    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret";
+    let (place, requests) = tls_app(&right, answer);
+    let (impostor, asked) = tls_app(&wrong, answer);
+    let (right_dir, wrong_dir) = (TlsDir::with(&right), TlsDir::with(&wrong));
+    let ask = |port: u16, more: &str| {
+        let config = format!(
+            r#"{{gateway: {{auth: {{mode: "token", token: "{TOKEN}"}},
+                upstream: {{url: "https://127.0.0.1:{port}"{more}}}}}}}"#
+        );
+        let gateway = Setup::new().config(config).start();
+        gateway.local().bearer(TOKEN).get("/")
+    };
+    let ca = |dir: &TlsDir| format!(", caFile: {:?}", dir.cert().to_str().unwrap());
+    // Trusted by nobody; by the wrong one; the right issuer and another name.
+    for (port, more) in [
+        (place.port(), String::new()),
+        (place.port(), ca(&wrong_dir)),
+        (impostor.port(), ca(&right_dir)),
+        (impostor.port(), ca(&wrong_dir)),
+    ] {
+        ask(port, &more).assert_refused(502, "upstream_unreachable");
+    }
+    assert_eq!((requests.load(Ordering::SeqCst), asked.load(Ordering::SeqCst)), (0, 0));
+    assert_eq!(ask(place.port(), &ca(&right_dir)).text(), "secret");
+    assert_eq!(ask(impostor.port(), ", insecureSkipVerify: true").text(), "secret", "as it was told to");
 }

@@ -275,6 +275,15 @@ fn threat_080_bytes_behind_a_refused_or_faulty_upgrade_are_no_request() {
         assert!(rest.is_empty(), "{head}: what was behind it was answered: {rest}");
     }
     assert_eq!(app.connections(), 0);
+    // HTTP/1.0 knows no upgrade, and its connection is not kept either.
+    let old = good
+        .replace("HTTP/1.1", "HTTP/1.0")
+        .replace("Connection: Upgrade", "Connection: keep-alive, Upgrade");
+    let mut wire = client.open();
+    wire.send(format!("{old}{inside}").as_bytes());
+    let all = String::from_utf8_lossy(&wire.rest()).into_owned();
+    assert!(all.starts_with("HTTP/1.0 ") && all.matches("HTTP/1.").count() == 1, "{all}");
+    assert!(app.requests().iter().all(|request| !request.starts_with(b"GET /admin")), "{all}");
     // Wishes that are none of ours: an ordinary request, and the last one.
     for head in [
         good.replace("websocket", "h2c"),
@@ -407,6 +416,27 @@ fn threat_049_who_is_taken_off_the_list_loses_sockets_and_streams_and_nobody_els
     refused.unwrap_err().assert_refused(403, "not_allowed");
     assert_open(&mut alice, "after");
     assert_open(&mut carol, "after");
+}
+
+#[test]
+fn threat_049_a_request_that_still_waits_ends_with_a_refusal() {
+    let (tailnet, app) = (Tailnet::new(), SampleApp::start());
+    let setup = Setup::on(&tailnet).flag("--upstream", app.flag());
+    let gateway = setup.config(access(TOKEN, r#""bob@example.com""#)).start_on_tailnet();
+    let wait = |client: Client, gate: &str| {
+        let mut wire = client.open();
+        wire.send(&client.bytes("GET", &format!("/hold/{gate}"), b""));
+        until("the app has the request", || app.waiting(gate) == 1);
+        wire
+    };
+    let mut bob = wait(gateway.peer(BOB), "bob");
+    let mut alice = wait(gateway.peer(ALICE), "alice");
+    gateway.write_config(&access(TOKEN, ""));
+    bob.answer_to("GET").assert_refused(403, "not_allowed");
+    until("the app has lost Bob's request", || app.waiting("bob") == 0);
+    assert_eq!(app.waiting("alice"), 1, "Alice's request was ended, too");
+    app.release("alice");
+    assert_eq!(alice.answer_to("GET").text(), "released alice\n");
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! Certificates for a test, and a client that looks at them.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use tempfile::TempDir;
 
 use super::tailnet::private_dir;
@@ -90,6 +91,39 @@ pub(crate) fn client_config(trusted: &[&Pair], alpn: &[&str]) -> Arc<ClientConfi
         .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     Arc::new(config)
+}
+
+/// An app over TLS that answers every request with these bytes. It ends with the
+/// test; where it listens.
+pub(crate) fn tls_app(pair: &Pair, answer: &'static [u8]) -> (SocketAddr, Arc<AtomicUsize>) {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![pair.der()], key)
+        .unwrap();
+    let (config, requests) = (Arc::new(config), Arc::new(AtomicUsize::new(0)));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (place, ours) = (listener.local_addr().unwrap(), Arc::clone(&requests));
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let (config, requests) = (Arc::clone(&config), Arc::clone(&ours));
+            std::thread::spawn(move || {
+                let mut stream = StreamOwned::new(ServerConnection::new(config).unwrap(), stream);
+                let mut part = [0; 16 * 1024];
+                // A request without a body comes in one piece.
+                while stream.read(&mut part).is_ok_and(|read| read > 0) {
+                    requests.fetch_add(1, Ordering::SeqCst);
+                    if stream.write_all(answer).and_then(|()| stream.flush()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (place, requests)
 }
 
 /// A connection over TLS.
