@@ -166,7 +166,10 @@ impl App {
             draining: AtomicBool::new(false),
         });
 
-        let limits = Limits::default();
+        // The kernel spreads a peer's connections over the workers, if not evenly.
+        let defaults = Limits::default();
+        let limits =
+            Limits { max_unproven_per_peer: (defaults.max_unproven_per_peer / count).max(8), ..defaults };
         let workers = {
             let shared = shared.clone();
             Workers::start(count, limits, move |_| Edge::new(shared.clone(), limits))

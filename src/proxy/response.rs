@@ -15,6 +15,13 @@ pub(super) fn check<B>(answer: &Response<B>) -> Result<(), ProxyError> {
     if answer.headers().contains_key(TRANSFER_ENCODING) && answer.headers().contains_key(CONTENT_LENGTH) {
         return Err(ProxyError::BadResponse("it has both a length and a transfer encoding"));
     }
+    // hyper reads other codings too, and would hand on chunk lines as content.
+    let mut codings = answer.headers().get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next()
+        && (codings.next().is_some() || !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
+    {
+        return Err(ProxyError::BadResponse("its transfer encoding is not chunked"));
+    }
     Ok(())
 }
 
