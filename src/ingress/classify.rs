@@ -113,11 +113,10 @@ pub fn unavailable(phase: &Phase) -> Option<Reason> {
 
 fn unix_ingress(scan: &Scan<'_>, state: &TailnetState, policy: &Policy<'_>) -> Result<Classified, Reason> {
     let (attested, condition) = match (&state.phase, &state.serve) {
-        (Phase::Running(_), ServeView::Known(_)) if !policy.at_accept.unix => {
-            let evidence = Evidence::None(Some(Reason::ServePeerUnattested));
-            (Err(evidence), Some(Condition::OlderThanFacts))
-        }
         (Phase::Running(running), ServeView::Known(facts)) => match attest::unix_ingress(running, facts) {
+            Ok(()) if !policy.at_accept.unix => {
+                (Err(Evidence::None(Some(Reason::ServePeerUnattested))), Some(Condition::OlderThanFacts))
+            }
             Ok(()) => (Ok(running), None),
             Err(condition) => (Err(Evidence::None(Some(Reason::ServePeerUnattested))), Some(condition)),
         },
@@ -342,15 +341,13 @@ impl Request<'_> {
         let ServeView::Known(facts) = &self.state.serve else {
             return Err(Attested::Unknown(Reason::ServeStateUnknown));
         };
-        if !self.policy.at_accept.loopback {
-            return Err(Attested::No(Condition::OlderThanFacts));
-        }
         let answer = attest::loopback(running, facts, socket_uid(), self.policy.our_uid);
         let cannot_tell = matches!(
             answer,
             Err(Condition::DaemonUnknown | Condition::SocketIsNotDaemons | Condition::DaemonIsOurUid)
         );
         match answer {
+            Ok(()) if !self.policy.at_accept.loopback => Err(Attested::No(Condition::OlderThanFacts)),
             Ok(()) => Ok(running),
             Err(_) if cannot_tell && self.policy.trust_local_users && !cfg!(target_os = "linux") => {
                 Ok(running)

@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::tailnet::FAKE;
 use super::tailnet::private_dir;
 use super::{Client, GW, LIMIT, Tailnet, Upstream};
 
@@ -134,6 +135,10 @@ impl Setup {
     fn command(&self, home: &Path) -> Command {
         let mut command = Command::new(PROGRAM);
         command.arg("gateway").args(&self.flags).current_dir(home);
+        // Never the machine's own: a test does not depend on whether there is one.
+        if self.flags.iter().all(|flag| flag != "--tailscale-bin") {
+            command.arg("--tailscale-bin").arg(idle_tailscale(home));
+        }
         command.env_clear().env("HOME", home).env("OPENCLAW_HOME", home).env("PATH", "/usr/bin:/bin");
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         if let Some(uid) = self.uid {
@@ -453,4 +458,18 @@ impl Log {
         let lines = self.lines();
         lines.lines.iter().map(|line| format!("{line}\n")).collect()
     }
+}
+
+/// A `tailscale` that runs, and publishes nothing.
+fn idle_tailscale(home: &Path) -> PathBuf {
+    let dir = home.join("idle-tailscale");
+    let bin = dir.join("tailscale");
+    if !dir.exists() {
+        std::fs::create_dir(&dir).unwrap();
+        let scenario = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/scenarios/user.json5");
+        std::fs::copy(scenario, dir.join("scenario.json5")).unwrap();
+        std::os::unix::fs::symlink(FAKE, &bin).unwrap();
+        private(&dir, 0o777);
+    }
+    bin
 }
