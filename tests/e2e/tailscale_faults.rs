@@ -249,7 +249,7 @@ fn threat_096_a_program_that_others_can_replace_is_not_run_by_root() {
     let open = tailnet.dir().join("open");
     std::fs::create_dir(&open).unwrap();
     std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
-    std::os::unix::fs::symlink(tailnet::FAKE, open.join("tailscale")).unwrap();
+    std::os::unix::fs::symlink(tailnet::fake(), open.join("tailscale")).unwrap();
     std::fs::copy(tailnet.dir().join("scenario.json5"), open.join("scenario.json5")).unwrap();
     let gateway = Setup::new()
         .flag("--bind", "tailnet")

@@ -13,8 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::tailnet::FAKE;
-use super::tailnet::private_dir;
+use super::tailnet::{fake, private_dir};
 use super::{Client, GW, LIMIT, Tailnet, Upstream};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_openclaw");
@@ -468,7 +467,7 @@ fn idle_tailscale(home: &Path) -> PathBuf {
         std::fs::create_dir(&dir).unwrap();
         let scenario = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/scenarios/user.json5");
         std::fs::copy(scenario, dir.join("scenario.json5")).unwrap();
-        std::os::unix::fs::symlink(FAKE, &bin).unwrap();
+        std::os::unix::fs::symlink(fake(), &bin).unwrap();
         private(&dir, 0o777);
     }
     bin

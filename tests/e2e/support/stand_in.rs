@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 
 use super::Tailnet;
-use super::tailnet::FAKE;
+use super::tailnet::fake;
 
 /// A running stand-in. It ends with the test.
 pub(crate) struct StandIn {
@@ -22,7 +22,7 @@ impl StandIn {
     /// port: `funnel`, `stranger`, or a peer's name in the scenario.
     #[track_caller]
     pub(crate) fn of(tailnet: &Tailnet, callers: &[&str]) -> Self {
-        let mut command = Command::new(FAKE);
+        let mut command = Command::new(fake());
         command.args(["fake", "daemon", "--dir"]).arg(tailnet.dir());
         command.arg("--socket").arg(tailnet.dir().join("tailscaled.sock"));
         for caller in callers {

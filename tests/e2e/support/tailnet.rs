@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub(crate) const FAKE: &str = env!("CARGO_BIN_EXE_fake-tailscale");
+const FAKE: &str = env!("CARGO_BIN_EXE_fake-tailscale");
 
 /// The gateway's own node in `loopback-tailnet.json5`.
 pub(crate) const GW: &str = "127.100.0.1";
@@ -31,14 +32,44 @@ pub(crate) const CAROL: &str = "127.100.0.10";
 /// An address of the range that nobody has.
 pub(crate) const NOBODYS: &str = "127.100.0.200";
 
-/// A directory below the target directory: the gateway, run as root, uses no
-/// program below a directory that others can write, such as /tmp.
+/// A directory that nobody else can write to, nor to anything above it: run as
+/// root, the gateway uses no program and no socket elsewhere, such as below /tmp.
+/// Below the target directory, unless the whole checkout lies in such a place.
 pub(crate) fn private_dir() -> TempDir {
-    let base = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    std::fs::create_dir_all(base).unwrap();
-    let dir = tempfile::tempdir_in(base).unwrap();
+    static BASE: LazyLock<PathBuf> = LazyLock::new(|| {
+        let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+        std::fs::create_dir_all(&target).unwrap();
+        let others = ["/run", "/var/lib", "/opt"].map(PathBuf::from);
+        let root = rustix::process::geteuid().is_root();
+        std::iter::once(target.clone()).chain(others).find(|dir| !root || is_safe(dir)).unwrap_or(target)
+    });
+    let dir = tempfile::tempdir_in(&*BASE).unwrap();
     open_to_other_users(dir.path());
     dir
+}
+
+fn is_safe(dir: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    dir.ancestors()
+        .all(|dir| std::fs::metadata(dir).is_ok_and(|meta| meta.mode() & 0o022 == 0 && meta.uid() == 0))
+}
+
+/// The scripted `tailscale`, in a place the gateway would use it from.
+pub(crate) fn fake() -> &'static Path {
+    static PLACE: LazyLock<PathBuf> = LazyLock::new(|| {
+        let built = Path::new(FAKE);
+        if !rustix::process::geteuid().is_root() || is_safe(built.parent().unwrap()) {
+            return built.to_owned();
+        }
+        // One copy, replaced by the next run.
+        let dir = private_dir();
+        let place = dir.path().with_file_name("openclaw-e2e-tailscale");
+        let copy = dir.path().join("copy");
+        std::fs::copy(built, &copy).unwrap();
+        std::fs::rename(copy, &place).unwrap();
+        place
+    });
+    &PLACE
 }
 
 /// Other users may pass through and read; a test may run the gateway as one.
@@ -68,7 +99,7 @@ impl Tailnet {
     pub(crate) fn playing(scenario: &str) -> Self {
         let dir = private_dir();
         std::fs::write(dir.path().join("scenario.json5"), scenario).unwrap();
-        std::os::unix::fs::symlink(FAKE, dir.path().join("tailscale")).unwrap();
+        std::os::unix::fs::symlink(fake(), dir.path().join("tailscale")).unwrap();
         Self { dir }
     }
 
@@ -111,7 +142,7 @@ impl Tailnet {
 
     #[track_caller]
     fn tool(&self, what: &str, args: &[&str]) {
-        let mut command = Command::new(FAKE);
+        let mut command = Command::new(fake());
         command.args(["fake", what, "--dir"]).arg(self.dir()).args(args);
         let done = command.stdin(Stdio::null()).output().unwrap();
         let said = String::from_utf8_lossy(&done.stderr);
