@@ -23,9 +23,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::authn::IdentityCache;
 use crate::authz::pins::Pins;
 use crate::config::{
-    Config, Env, Gateway, GatewayFlags, GeneratedToken, GeneratedTokenError, Loaded, TailscaleMode, load,
+    AuthMode, Config, Env, Gateway, GatewayFlags, GeneratedToken, GeneratedTokenError, Loaded, TailscaleMode,
+    load,
 };
-use crate::domain::TailnetState;
+use crate::domain::{Exposure, TailnetState};
 use crate::edge::{Edge, Settings, Shared};
 use crate::ingress::{
     BindError, Binder, Limits, Tls, TlsError, TlsFiles, UnixError, UnixIngress, Workers, default_workers,
@@ -35,12 +36,14 @@ use crate::limits::Limiter;
 use crate::readiness::{Fault, Readiness};
 use crate::state_db::StateDb;
 use crate::telemetry;
-use crate::watch::{CliSource, Finder, Fresh, Interest, Watcher};
+use crate::watch::{CliSource, Finder, Fresh, Interest, Watcher, exposure_now};
 use listen::Need;
 use tailnet_listeners::TailnetListeners;
 
 /// How long requests may go on after the gateway was told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long a start in mode none waits for Tailscale to say who reaches loopback.
+const ASK_AT_START: Duration = Duration::from_secs(3);
 /// How often the configuration files are looked at; a change takes effect within
 /// two seconds (rulings 6).
 const CONFIG_GLANCE: Duration = Duration::from_millis(500);
@@ -58,6 +61,12 @@ pub enum StartError {
         /// What to do instead.
         instead: &'static str,
     },
+    /// Mode none, and others than local processes reach loopback.
+    #[error(
+        "gateway.auth.mode is none, and Tailscale lets others reach this port: a Serve or TCP route leads to it, or \
+         there is userspace networking; set a token: openclaw config set gateway.auth.mode token"
+    )]
+    ModeNoneExposed,
     /// No token could be generated.
     #[error(transparent)]
     Token(#[from] GeneratedTokenError),
@@ -85,7 +94,7 @@ impl StartError {
     /// Whether the configuration is to blame: exit 78, and a service manager need
     /// not try again.
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Unavailable { .. } | Self::Tls(_) | Self::Unix(_))
+        matches!(self, Self::Unavailable { .. } | Self::ModeNoneExposed | Self::Tls(_) | Self::Unix(_))
     }
 }
 
@@ -185,9 +194,15 @@ impl App {
             tracing::info!(path = %ingress.path().display(), "the Serve ingress is ready: tailscale serve --bg unix:{}", ingress.path().display());
             workers.add_unix(ingress);
         }
+        let interest = Interest { port, unix: unix_path };
+        if gateway.auth.mode == AuthMode::None
+            && exposure_now(&finder, &interest, ASK_AT_START).await == Some(Exposure::Yes)
+        {
+            // Learned later it is 503; now nothing has been served yet (rulings 1.5).
+            return Err(StartError::ModeNoneExposed);
+        }
         report::ready(&listening);
 
-        let interest = Interest { port, unix: unix_path };
         let (watcher, changed) = Watcher::new(finder, state, interest, fresh);
         tokio::spawn(watcher.run());
         let tailnet = TailnetListeners::new(gateway.bind, port, binder, tls.clone());

@@ -92,6 +92,21 @@ impl CliSource {
     }
 }
 
+/// Whether loopback is exposed right now, for a start that must not happen then.
+/// `None` where Tailscale does not say so within `limit`: it is looked at again as
+/// long as the gateway runs.
+pub async fn exposure_now(finder: &Finder, interest: &Interest, limit: Duration) -> Option<Exposure> {
+    let tailscale = finder.find().ok()?;
+    let look = async {
+        let daemon = tailscale.daemon_process().await.ok();
+        let status = tailscale.status().await.ok()?;
+        let serve = facts::serve(&tailscale, daemon, interest, &status.tailscale_ips).await;
+        let phase = Phase::NotRunning { state: status.backend_state };
+        Some(TailnetState { phase, serve, tun: status.tun, ..TailnetState::unknown() }.loopback_exposure())
+    };
+    tokio::time::timeout(limit, look).await.ok()?
+}
+
 /// What the watcher needs to know of us.
 pub struct Interest {
     /// Our ordinary port, which Serve routes and forwards are compared with.

@@ -187,6 +187,24 @@ fn threat_058_mode_none_ends_when_a_serve_route_or_userspace_networking_shows() 
 }
 
 #[test]
+fn threat_058_mode_none_does_not_start_where_others_reach_loopback() {
+    // A port that was free a moment ago: which port a route leads to must be known
+    // before the start.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    for exposing in ["tun=false", &route_to(&format!("http://127.0.0.1:{port}"))] {
+        let tailnet = Tailnet::new().with(&[exposing]);
+        let port = port.to_string();
+        let setup = || Setup::bare().flag("--port", &port).tailscale(&tailnet);
+        let refused = setup().flag("--auth", "none").refuse();
+        assert_eq!(refused.code, Some(78), "{exposing}: {}", refused.stderr);
+        assert!(refused.stderr.contains("gateway.auth.mode"), "{}", refused.stderr);
+        assert_eq!(refused.stdout, "", "it was never ready");
+        let gateway = setup().token(TOKEN).start();
+        gateway.local().get("/").assert_refused(401, "token_missing");
+    }
+}
+
+#[test]
 fn bad_combinations_and_weak_secrets_refuse_to_start_with_78() {
     for (name, setup) in [
         ("lan without a secret", Setup::new().flag("--bind", "lan")),
