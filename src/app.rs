@@ -175,10 +175,17 @@ impl App {
             draining: AtomicBool::new(false),
         });
 
+        let files = raise_file_limit();
+        // A proxied connection takes two, and a tunnel's upstream one more; some are
+        // for files and child processes.
+        let connections = usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(128) / 3 / count;
         // The kernel spreads a peer's connections over the workers, if not evenly.
         let defaults = Limits::default();
-        let limits =
-            Limits { max_unproven_per_peer: (defaults.max_unproven_per_peer / count).max(8), ..defaults };
+        let limits = Limits {
+            max_connections: defaults.max_connections.min(connections.max(64)),
+            max_unproven_per_peer: (defaults.max_unproven_per_peer / count).max(8),
+            ..defaults
+        };
         let workers = {
             let shared = shared.clone();
             Workers::start(count, limits, move |_| Edge::new(shared.clone(), limits))
@@ -234,14 +241,19 @@ impl App {
                 _ = term.recv() => break,
                 _ = int.recv() => break,
                 _ = hup.recv() => {
-                    self.reload();
                     seen = self.fingerprint();
+                    seen = self.reload_from(seen);
                 }
                 _ = config_glance.tick(), if self.loaded.config.gateway.reload => {
-                    if self.fingerprint() != seen {
-                        self.reload();
-                        // After it: the set of files may be another one now.
-                        seen = self.fingerprint();
+                    let now = self.fingerprint();
+                    if now != seen {
+                        seen = self.reload_from(now);
+                    }
+                    if !self.workers.is_healthy() {
+                        // Its listeners are deaf, and what it had open is looked after by
+                        // nobody: a service manager starts us again.
+                        tracing::error!("a worker ended by a fault of ours");
+                        break;
                     }
                 }
                 _ = addresses.tick() => {
@@ -314,6 +326,15 @@ impl App {
         }
     }
 
+    /// Reads the configuration again. Answers what was seen of the files before
+    /// they were read, so that a change during it is not lost; unless the set of
+    /// files is another one now.
+    fn reload_from(&mut self, seen: Fingerprint) -> Fingerprint {
+        let before = self.loaded.files.clone();
+        self.reload();
+        if self.loaded.files == before { seen } else { self.fingerprint() }
+    }
+
     /// Puts a changed configuration in force, whole or not at all.
     fn reload(&mut self) {
         self.reload_certificate();
@@ -324,6 +345,11 @@ impl App {
                 return;
             }
         };
+        if self.loaded.path_existed() && !loaded.path_existed() {
+            // An editor at work, or a mistake: the defaults are not what was meant.
+            tracing::error!(path = %loaded.path.display(), "the configuration is gone; the old one stays in force");
+            return;
+        }
         if let Err(error) = check_available(&loaded.config) {
             tracing::error!(error = %error, "the changed configuration is refused; the old one stays in force");
             return;
@@ -403,6 +429,18 @@ fn bind_fixed(
         tracing::warn!(error = %error, "not listening there");
     }
     Ok(set)
+}
+
+/// Lets this process open as many files as it may, and says how many.
+fn raise_file_limit() -> u64 {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    let before = limit.current;
+    limit.current = limit.maximum;
+    match setrlimit(Resource::Nofile, limit) {
+        Ok(()) => limit.maximum.unwrap_or(u64::MAX),
+        Err(_) => before.unwrap_or(u64::MAX),
+    }
 }
 
 /// The Serve ingress, where Serve or Funnel is wanted.

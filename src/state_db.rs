@@ -128,10 +128,14 @@ impl PinStore for Option<StateDb> {
     fn changed(&self) -> Option<Vec<Pin>> {
         let db = self.as_ref()?;
         let now = data_version(&db.connection.lock().unwrap_or_else(PoisonError::into_inner))?;
-        if db.version.swap(now, Ordering::Relaxed) == now {
+        if db.version.load(Ordering::Relaxed) == now {
             return None;
         }
-        db.pins().map_err(|error| tracing::error!(error, "the pinned user ids cannot be read")).ok()
+        let pins = db.pins();
+        if pins.is_ok() {
+            db.version.store(now, Ordering::Relaxed);
+        }
+        pins.map_err(|error| tracing::error!(error, "the pinned user ids cannot be read")).ok()
     }
 }
 

@@ -26,6 +26,8 @@ use crate::ingress::is_tailscaled_running;
 const POLL: Duration = Duration::from_secs(5);
 /// The same while the daemon answers and does not run yet: it is about to.
 const POLL_SOON: Duration = Duration::from_secs(1);
+/// Between two rounds of questions that somebody asked for.
+const TOGETHER: Duration = Duration::from_millis(200);
 /// How long a request waits for what is known of Serve to be read again.
 const MAX_READ: Duration = Duration::from_secs(3);
 /// Between two looks at the daemon's socket.
@@ -135,10 +137,9 @@ pub struct Fresh {
 }
 
 impl FreshFacts for Fresh {
-    fn at_most(&self, age: Duration) -> Pin<Box<dyn Future<Output = bool> + '_>> {
+    fn since(&self, moment: std::time::Instant) -> Pin<Box<dyn Future<Output = bool> + '_>> {
         Box::pin(async move {
-            let oldest = std::time::Instant::now().checked_sub(age);
-            let fresh = |read: &Option<std::time::Instant>| *read >= oldest && read.is_some();
+            let fresh = |read: &Option<std::time::Instant>| read.is_some_and(|read| read >= moment);
             let mut read_at = self.read_at.subscribe();
             if fresh(&read_at.borrow()) {
                 return true;
@@ -166,6 +167,7 @@ impl Watcher {
     pub async fn run(mut self) {
         loop {
             let started = std::time::Instant::now();
+            let last = Instant::now();
             self.poll().await;
             self.fresh.read_at.send_replace(Some(started));
             let soon = matches!(self.state.load().phase, Phase::NotRunning { .. });
@@ -174,8 +176,12 @@ impl Watcher {
                 let glance = GLANCE.min(next.saturating_duration_since(Instant::now()));
                 tokio::select! {
                     () = tokio::time::sleep(glance) => {}
-                    // Somebody needs to know now.
-                    () = self.fresh.asked.notified() => break,
+                    // Somebody needs to know now; all who ask within a moment are
+                    // answered together.
+                    () = self.fresh.asked.notified() => {
+                        tokio::time::sleep_until(last + TOGETHER).await;
+                        break;
+                    }
                 }
                 if self.daemon_changed().await {
                     break;
@@ -277,7 +283,7 @@ fn same_world(before: &Phase, now: &Phase) -> bool {
 }
 
 fn down(error: &Error) -> Phase {
-    let absent = matches!(error, Error::DaemonDown | Error::Socket { .. } | Error::NotInstalled { .. });
+    let absent = matches!(error, Error::DaemonDown | Error::NotInstalled { .. });
     let gone = absent && nobody_runs();
     Phase::Down { detail: error.to_string(), fix: error.fix().map(str::to_owned), gone }
 }

@@ -64,6 +64,8 @@ impl Banner {
         }
         match fault {
             Some((code, fault)) if needed => {
+                // Before the log says so: whoever reads it there may ask here.
+                readiness.fail(code, fault.clone());
                 let text = format!(
                     "{}{}",
                     fault.detail,
@@ -78,7 +80,6 @@ impl Banner {
                     }
                     self.said = Some(text);
                 }
-                readiness.fail(code, fault);
             }
             _ => {
                 if self.said.take().is_some() {

@@ -9,6 +9,7 @@
 mod admission;
 mod worker;
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,6 +41,8 @@ pub const RENEW_AFTER: Duration = Duration::from_secs(45);
 const CAPACITY: usize = 1024;
 /// Look-ups at once.
 const LOOKUPS: usize = 8;
+/// Look-ups at once about devices that are connected.
+const REFRESHES: usize = 3;
 /// How long an address waits for its turn before it is told to come back.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
@@ -81,6 +84,9 @@ struct Inner {
     admission: Admission,
     lookups: Arc<Semaphore>,
     socket_lookups: Arc<Semaphore>,
+    /// Refreshes under way, and how many may run.
+    refreshing: Mutex<HashMap<IpAddr, watch::Receiver<Option<Answer>>>>,
+    refreshes: Semaphore,
     /// Where look-ups run: the control thread, which reaps child processes.
     control: Handle,
     /// Raised when an address turned out to be somebody else, or nobody: workers
@@ -103,6 +109,8 @@ impl IdentityCache {
             admission: Admission::new(),
             lookups: Arc::new(Semaphore::new(LOOKUPS)),
             socket_lookups: Arc::new(Semaphore::new(LOOKUPS)),
+            refreshing: Mutex::default(),
+            refreshes: Semaphore::new(REFRESHES),
             control,
             revision: AtomicU64::new(0),
         }))
@@ -136,14 +144,37 @@ impl IdentityCache {
         if answer.verdict.is_err() || answer.at.elapsed() < age {
             return answer;
         }
-        let fresh = self.look_up(ip, answer.epoch).await;
-        match fresh.verdict {
-            Err(Reason::WhoisUnavailable | Reason::WhoisBusy) => answer,
-            _ => {
-                self.store(ip, fresh.clone());
+        match wait(self.refresh(ip, answer.epoch)).await {
+            Some(fresh) if !matches!(fresh.verdict, Err(Reason::WhoisUnavailable | Reason::WhoisBusy)) => {
                 fresh
             }
+            _ => answer,
         }
+    }
+
+    /// Asks again about an address, once for all workers, and a few addresses at a
+    /// time: newcomers have look-ups of their own.
+    fn refresh(&self, ip: IpAddr, epoch: u64) -> watch::Receiver<Option<Answer>> {
+        let mut refreshing = self.0.refreshing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(under_way) = refreshing.get(&ip) {
+            return under_way.clone();
+        }
+        let (sender, receiver) = watch::channel(None);
+        refreshing.insert(ip, receiver.clone());
+        let this = self.clone();
+        self.0.control.spawn(async move {
+            let turn = this.0.refreshes.acquire().await;
+            let verdict = this.0.settle(this.0.source.whois(ip).await);
+            drop(turn);
+            let answer = Answer { verdict, at: Instant::now(), epoch };
+            if !matches!(answer.verdict, Err(Reason::WhoisUnavailable)) {
+                this.store(ip, answer.clone());
+            }
+            this.0.refreshing.lock().unwrap_or_else(PoisonError::into_inner).remove(&ip);
+            // Nobody may be waiting any more.
+            let _ = sender.send(Some(answer));
+        });
+        receiver
     }
 
     /// Who is behind a loopback socket of tailscaled's: a miss costs the daemon

@@ -174,6 +174,10 @@ impl Build<'_> {
                 return None;
             }
         };
+        if let Some(uid) = file.foreign_owner() {
+            let what = format!("{shown} belongs to uid {uid}, neither to us nor to root");
+            self.refuse(Problem::new(key, what).at_start());
+        }
         if file.world_writable() {
             let what = format!("{shown} can be written by anybody on this machine");
             self.refuse(Problem::new(key, what).fix(format!("chmod 600 {shown}")).at_start());

@@ -170,8 +170,8 @@ fn read_config(
 fn check_mode(path: &Path, file: &FileText, problems: &mut Vec<Problem>, warnings: &mut Vec<String>) {
     let shown = path.display();
     let us = rustix::process::geteuid().as_raw();
-    if file.uid != us && file.uid != 0 && us != 0 {
-        let what = format!("belongs to uid {}, not to us (uid {us}) or root", file.uid);
+    if let Some(uid) = file.foreign_owner() {
+        let what = format!("belongs to uid {uid}, not to us (uid {us}) or root");
         problems.push(Problem::of_file(path, what).fix(format!("chown {us} {shown}")).at_start());
     }
     if file.world_writable() {

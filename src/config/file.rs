@@ -32,6 +32,13 @@ impl FileText {
         self.mode & 0o002 != 0
     }
 
+    /// The owner, if it is neither us nor root: whoever owns a file decides what is
+    /// in it.
+    pub(crate) fn foreign_owner(&self) -> Option<u32> {
+        let us = rustix::process::geteuid().as_raw();
+        (self.uid != us && self.uid != 0).then_some(self.uid)
+    }
+
     /// Whether the owner's group or anybody may read or write it.
     pub(crate) fn open_to_others(&self) -> bool {
         self.mode & 0o066 != 0

@@ -176,6 +176,9 @@ impl Reader<'_> {
         if text.world_writable() {
             return Err(format!("can be written by anybody: chmod 600 {}", path.display()));
         }
+        if let Some(uid) = text.foreign_owner() {
+            return Err(format!("belongs to uid {uid}, neither to us nor to root"));
+        }
         let value = syntax::parse(&text.text).map_err(|error| format!("cannot be read as JSON5: {error}"))?;
         if text.open_to_others() {
             let shown = path.display();

@@ -23,9 +23,15 @@ pub struct Loaded {
     /// is a change of the configuration.
     pub files: Vec<PathBuf>,
     needs_token: bool,
+    existed: bool,
 }
 
 impl Loaded {
+    /// Whether there was a configuration file.
+    pub fn path_existed(&self) -> bool {
+        self.existed
+    }
+
     /// Whether mode token is in force without a token: the gateway generates one
     /// for this run ([`GeneratedToken`]) and installs it, at a reload the same
     /// one again.
@@ -57,7 +63,17 @@ pub fn load(flags: &GatewayFlags, env: &Env) -> Result<Loaded, ConfigError> {
             problems.extend(more);
             match ConfigError::of(problems) {
                 Some(error) => Err(error),
-                None => Ok(Loaded { config, provenance, path: document.paths.config, files, needs_token }),
+                None => {
+                    let existed = document.text.is_some();
+                    Ok(Loaded {
+                        config,
+                        provenance,
+                        path: document.paths.config,
+                        files,
+                        needs_token,
+                        existed,
+                    })
+                }
             }
         }
         None => Err(ConfigError::of(problems).unwrap_or_else(|| disagree(&document.paths.config))),

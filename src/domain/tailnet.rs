@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use openclaw_tailscale::{BackendState, DaemonProcess, Login, NodeName, StableNodeId, Version};
 
@@ -135,8 +135,9 @@ pub trait AskDaemon: Send + Sync {
 
 /// Sees to it that what is known of Serve is not too old to decide on.
 pub trait FreshFacts: Send + Sync {
-    /// Waits until the facts are at most so old; false where that takes too long.
-    fn at_most(&self, age: Duration) -> Pin<Box<dyn Future<Output = bool> + '_>>;
+    /// Waits for facts that were read after this moment; false where that takes too
+    /// long.
+    fn since(&self, moment: Instant) -> Pin<Box<dyn Future<Output = bool> + '_>>;
 }
 
 impl TailnetState {

@@ -15,11 +15,14 @@ use crate::proxy::{CloseReason, Closer};
 pub struct Conn {
     pub(super) facts: ConnFacts,
     pub(super) control: ConnControl,
-    /// What was known of Serve when it was accepted.
-    pub(super) at_accept: AtAccept,
+    /// Whether nothing but Serve can have opened it: what was known when it was
+    /// accepted, and what was read right after.
+    pub(super) at_accept: Cell<AtAccept>,
+    /// Requests so far. Serve's first one already carries its headers.
+    pub(super) requests: Cell<u64>,
     /// Which peer of a userspace-networking daemon is behind it, and since when
     /// that is known.
-    userspace: RefCell<Option<(Instant, Verdict)>>,
+    userspace: RefCell<Option<(Instant, u64, Verdict)>>,
     /// Ends what is open on this connection when the right to it is taken away.
     pub(super) closer: RefCell<Closer>,
     /// On what the latest of it was opened. A connection of Serve's carries many
@@ -37,7 +40,8 @@ pub struct Conn {
 
 impl Conn {
     /// A new connection.
-    pub(super) fn new(facts: ConnFacts, control: ConnControl, at_accept: AtAccept) -> Self {
+    pub(super) fn new(facts: ConnFacts, control: ConnControl) -> Self {
+        let at_accept = Cell::new(facts.at_accept);
         Self {
             facts,
             control,
@@ -47,6 +51,7 @@ impl Conn {
             grant: RefCell::new(None),
             watched: Cell::new(false),
             socket_owner: RefCell::new(None),
+            requests: Cell::new(0),
             noted: Cell::default(),
             serve_is_fresh: Cell::new(false),
         }
@@ -108,6 +113,8 @@ impl Conn {
 pub(super) struct OfConn<'a> {
     pub(super) identities: &'a WorkerCache,
     pub(super) conn: &'a Conn,
+    /// The world the answers belong to.
+    pub(super) epoch: u64,
 }
 
 impl Identities for OfConn<'_> {
@@ -116,7 +123,8 @@ impl Identities for OfConn<'_> {
     }
 
     async fn of_socket(&self, socket: SocketAddr) -> Verdict {
-        if let Some((at, verdict)) = &*self.conn.userspace.borrow()
+        if let Some((at, epoch, verdict)) = &*self.conn.userspace.borrow()
+            && *epoch == self.epoch
             && at.elapsed() < IDENTITY_AGE
         {
             return verdict.clone();
@@ -128,7 +136,7 @@ impl Identities for OfConn<'_> {
             return Err(Reason::PeerUnknown);
         }
         if matches!(verdict, Ok(_) | Err(Reason::PeerUnknown)) {
-            *self.conn.userspace.borrow_mut() = Some((Instant::now(), verdict.clone()));
+            *self.conn.userspace.borrow_mut() = Some((Instant::now(), self.epoch, verdict.clone()));
         }
         verdict
     }

@@ -5,7 +5,6 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{Method, Request, header};
 use hyper::body::Incoming;
@@ -22,12 +21,9 @@ use crate::authn::{self, Authentication, Context, Refusal};
 use crate::authz::{self, Question};
 use crate::domain::addr::is_loopback;
 use crate::domain::{ClientAddr, Principal, Public, Reason, Role, Route, TailnetState};
-use crate::ingress::attest::Condition;
+use crate::ingress::attest::{AtAccept, Condition};
 use crate::ingress::classify::{Classified, Policy, classify};
 use crate::ingress::{Endpoint, FramingFault, IngressFacts, Via, authority_of, framing_fault};
-
-/// How old what is known of Serve may be for a connection that is new.
-const SERVE_AGE: Duration = Duration::from_secs(1);
 
 /// The one snapshot a request sees.
 pub(super) struct View {
@@ -56,6 +52,12 @@ pub(super) enum Allowed {
 enum Decision {
     App(authz::Permit),
     Own(authz::ApiPermit),
+}
+
+impl Decision {
+    fn is_public(&self) -> bool {
+        matches!(self, Self::App(permit) if matches!(permit.principal(), Principal::Public))
+    }
 }
 
 /// What is known of a request so far; what the log line and the answer need.
@@ -138,16 +140,19 @@ impl Edge {
             .guard(view, conn, &facts, request, &principal, route)
             .and_then(|()| self.authorize(view, &facts, principal, route, least));
         let decision = match (permitted, foreign_bearer) {
-            (Ok(decision), bearer) => {
-                if let Some(bearer) = bearer {
-                    bearer.forgive();
-                }
+            // As the public they are permitted without any identity: then nothing
+            // says that the bearer is the app's, and it counts.
+            (Ok(decision), Some(bearer)) if !decision.is_public() => {
+                bearer.forgive();
                 decision
             }
+            (Ok(decision), _) => decision,
             (Err(_), Some(bearer)) => return Err(bearer.refuse()),
             (Err(reason), None) => return Err(reason.into()),
         };
-        conn.control.proven();
+        if !decision.is_public() {
+            conn.control.proven();
+        }
         trail.allowed = true;
         let via = facts.via;
         Ok(match decision {
@@ -208,7 +213,7 @@ impl Edge {
             user_header: view.settings.user_header(),
             our_uid: self.shared.our_uid,
             trust_local_users: gateway.tailscale.trust_local_users,
-            at_accept: conn.at_accept,
+            at_accept: conn.at_accept.get(),
         };
         classify(&conn.facts, request.headers(), host, &view.state, &policy, &|| conn.socket_uid())
     }
@@ -242,8 +247,8 @@ impl Edge {
 
     /// A connection of tailscaled's that is new is judged by what Serve is set up
     /// to do now, not by what it was seconds ago: a raw forward may have been added
-    /// since. Only tailscaled's own connections have it read again, at most once a
-    /// second however many they are.
+    /// since. Only tailscaled's own connections have it read again, a few times a
+    /// second at most however many they are.
     async fn with_fresh_serve(
         &self,
         conn: &Conn,
@@ -267,11 +272,18 @@ impl Edge {
         if !claims_serve {
             return Ok(None);
         }
-        if !self.shared.fresh.at_most(SERVE_AGE).await {
+        if conn.requests.get() > 1 {
+            // It did not come from Serve at first, so it does not now.
+            conn.at_accept.set(AtAccept { loopback: false, unix: false });
+            return Ok(None);
+        }
+        if !self.shared.fresh.since(conn.facts.accepted).await {
             return Err(Reason::ServeStateUnknown.into());
         }
         conn.serve_is_fresh.set(true);
         let state = self.shared.state.load_full();
+        let (then, now) = (conn.at_accept.get(), AtAccept::now(state.serve_facts()));
+        conn.at_accept.set(AtAccept { loopback: then.loopback && now.loopback, unix: then.unix && now.unix });
         Ok(Some(View { settings: view.settings.clone(), state }))
     }
 
@@ -295,7 +307,7 @@ impl Edge {
             own_route: route.is_none(),
             open_route: route.is_some_and(|route| route.public == Public::Open),
         };
-        let identities = OfConn { identities: &self.identities, conn };
+        let identities = OfConn { identities: &self.identities, conn, epoch: view.state.epoch };
         authn::authenticate(facts, request.headers(), &context, &identities).await
     }
 

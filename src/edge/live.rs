@@ -95,12 +95,12 @@ impl Live {
         let due = self.identities_at.get().is_none_or(|at| at.elapsed() >= IDENTITY_AGE);
         if due && !self.asking.replace(true) {
             self.identities_at.set(Some(Instant::now()));
-            tokio::task::spawn_local(self.clone().ask(shared.clone(), settings, state));
+            tokio::task::spawn_local(self.clone().ask(shared.clone()));
         }
     }
 
     /// Asks who the connected devices are now, all at once.
-    async fn ask(self: Rc<Self>, shared: Arc<Shared>, settings: Arc<Settings>, state: Arc<TailnetState>) {
+    async fn ask(self: Rc<Self>, shared: Arc<Shared>) {
         let mut addresses: Vec<IpAddr> = self.grants().iter().filter_map(|grant| grant.asked).collect();
         addresses.sort_unstable();
         addresses.dedup();
@@ -113,6 +113,8 @@ impl Live {
         }
         while let Some(answer) = answers.join_next().await {
             let Ok((ip, verdict)) = answer else { continue };
+            // By the rules of now, which may have changed while we asked.
+            let (settings, state) = (shared.settings.load_full(), shared.state.load_full());
             self.close_refused(|grant| {
                 if grant.asked != Some(ip) {
                     return Ok(());

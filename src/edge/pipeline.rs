@@ -17,6 +17,7 @@ use super::conn::Conn;
 use super::decide::{Allowed, Trail, View};
 use super::grant::Grant;
 use super::live::Live;
+use super::recheck::recheck;
 use super::request_log::{Line, LoggedBody};
 use super::respond::{self, Asked};
 use super::shared::Shared;
@@ -70,6 +71,7 @@ impl Edge {
 
     async fn answer(&self, conn: &Rc<Conn>, mut request: Request<Incoming>) -> Response<Body> {
         let started = Instant::now();
+        conn.requests.set(conn.requests.get() + 1);
         let request_id = next_request_id();
         let view = self.view();
         let mut trail = Trail::default();
@@ -90,31 +92,35 @@ impl Edge {
             Ok(Allowed::App { permit, facts, path, strip_authorization }) => {
                 request.headers_mut().remove(REQUEST_ID);
                 let http2 = request.version() == Version::HTTP_2;
-                let signal = self.remember(conn, &view, &facts, &permit, upgrade, http2);
-                let context = Forward {
-                    facts: &facts,
-                    request_id: &request_id,
-                    canonical_path: &path,
-                    credentials: Credentials {
-                        authorization_is_ours: strip_authorization,
-                        user_header: view.settings.user_header(),
-                    },
-                    pools: &self.pools,
-                    close: &signal,
-                };
-                match proxy::forward(permit, request, context).await {
-                    Ok(response) => (Ok(response), None),
-                    Err(error) => {
-                        let reason = error.reason();
-                        let chain = crate::telemetry::chain(&error);
-                        tracing::warn!(
-                            req = request_id.to_str().unwrap_or_default(),
-                            code = reason.code(),
-                            error = chain,
-                            "the app did not answer"
-                        );
-                        (Err(reason.into()), Some(reason))
+                let answer = match self.remember(conn, &view, &facts, &permit, upgrade, http2) {
+                    Err(reason) => Err(reason),
+                    Ok(signal) => {
+                        let context = Forward {
+                            facts: &facts,
+                            request_id: &request_id,
+                            canonical_path: &path,
+                            credentials: Credentials {
+                                authorization_is_ours: strip_authorization,
+                                user_header: view.settings.user_header(),
+                            },
+                            pools: &self.pools,
+                            close: &signal,
+                        };
+                        proxy::forward(permit, request, context).await.map_err(|error| {
+                            let reason = error.reason();
+                            tracing::warn!(
+                                req = request_id.to_str().unwrap_or_default(),
+                                code = reason.code(),
+                                error = crate::telemetry::chain(&error),
+                                "the app did not answer"
+                            );
+                            reason
+                        })
                     }
+                };
+                match answer {
+                    Ok(response) => (Ok(response), None),
+                    Err(reason) => (Err(reason.into()), Some(reason)),
                 }
             }
             Err(refusal) => (Err(refusal), Some(refusal.reason)),
@@ -146,10 +152,11 @@ impl Edge {
         permit: &authz::Permit,
         upgrade: bool,
         http2: bool,
-    ) -> CloseSignal {
+    ) -> Result<CloseSignal, Reason> {
         let asked = match facts.evidence {
             Evidence::Direct { peer, .. } => Some(peer),
             Evidence::Serve { source, .. } => Some(source),
+            Evidence::Userspace { .. } => permit.principal().addr(),
             _ => None,
         };
         let grant = Grant {
@@ -163,14 +170,20 @@ impl Edge {
             upgrade,
             settings: view.settings.clone(),
         };
+        // The decision may have waited, for Tailscale; what changed meanwhile was
+        // looked at without this request.
+        let (settings, state) = (self.shared.settings.load(), self.shared.state.load());
+        if !Arc::ptr_eq(&settings, &view.settings) {
+            recheck(&grant, None, &self.shared, &settings, &state)?;
+        }
         if upgrade || http2 {
-            return self.live.enter(grant);
+            return Ok(self.live.enter(grant));
         }
         *conn.grant.borrow_mut() = Some(grant);
         if !conn.watched.replace(true) {
             self.live.watch(conn);
         }
-        conn.closer.borrow().signal()
+        Ok(conn.closer.borrow().signal())
     }
 
     async fn own(
@@ -266,9 +279,12 @@ impl Handler for Edge {
         }
     }
 
+    fn at_accept(&self) -> attest::AtAccept {
+        attest::AtAccept::now(self.shared.state.load().serve_facts())
+    }
+
     fn open(&self, facts: ConnFacts, control: ConnControl) -> Conn {
-        let at_accept = attest::AtAccept::now(self.shared.state.load().serve_facts());
-        Conn::new(facts, control, at_accept)
+        Conn::new(facts, control)
     }
 
     async fn call(self: Rc<Self>, conn: Rc<Conn>, request: Request<Incoming>) -> Response<Body> {

@@ -103,7 +103,14 @@ impl<H: Handler> Worker<H> {
         Some(Accepted {
             handler: Rc::clone(&self.handler),
             limits: self.limits,
-            facts: ConnFacts { id, listener, endpoint, tls: None },
+            facts: ConnFacts {
+                id,
+                listener,
+                endpoint,
+                tls: None,
+                accepted: std::time::Instant::now(),
+                at_accept: self.handler.at_accept(),
+            },
             shared,
             slot,
         })

@@ -1,6 +1,9 @@
 //! What is known about a connection once it is accepted.
 
 use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::attest::AtAccept;
 
 use crate::domain::{LocalAddr, PeerAddr};
 
@@ -54,6 +57,10 @@ pub struct ConnFacts {
     pub endpoint: Endpoint,
     /// Present when TLS ended here.
     pub tls: Option<TlsFacts>,
+    /// When it was accepted.
+    pub accepted: Instant,
+    /// What was known then of who could have opened it.
+    pub at_accept: AtAccept,
 }
 
 impl ConnFacts {

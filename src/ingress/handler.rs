@@ -6,6 +6,7 @@ use std::rc::Rc;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 
+use super::attest::AtAccept;
 use super::{ConnControl, ConnFacts, Endpoint, ListenerKind};
 use crate::body::Body;
 
@@ -27,6 +28,12 @@ pub trait Handler: 'static {
     /// Decides at accept whether a connection is kept at all. Runs on the accept
     /// path: cheap, and without waiting.
     fn admit(&self, endpoint: &Endpoint, listener: ListenerKind) -> Admit;
+
+    /// What is known at this moment of who can open connections to us. Asked right
+    /// after accept: a connection is judged by it for as long as it lives.
+    fn at_accept(&self) -> AtAccept {
+        AtAccept { loopback: false, unix: false }
+    }
 
     /// Makes the state of a connection, after its TLS handshake. `control` may
     /// be kept, also elsewhere, to close the connection later. The state is

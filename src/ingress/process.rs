@@ -51,25 +51,35 @@ fn has_outbound_proxy(cmdline: &[u8]) -> bool {
     false
 }
 
-/// Whether any process here is called tailscaled. `None` where the system does not
-/// say. A process that has ended and was not waited for does not count.
+/// Whether any process of this machine is called tailscaled. `None` where not all
+/// of them can be seen: in a container, or where `/proc` hides other users'. A
+/// process that has ended and was not waited for does not count.
 pub fn is_tailscaled_running() -> Option<bool> {
-    let processes = fs::read_dir("/proc").ok()?;
-    let stats = processes.filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("stat")).ok());
-    let mut any = false;
-    for stat in stats {
-        any = true;
-        if names_living(&stat, "tailscaled") {
-            return Some(true);
+    // Only the first pid namespace has it, and only an open /proc shows it.
+    if !fs::read_to_string("/proc/2/stat").is_ok_and(|stat| names_living(&stat, "kthreadd")) {
+        return None;
+    }
+    for entry in fs::read_dir("/proc").ok()? {
+        let entry = entry.ok()?;
+        if !entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit) {
+            continue;
+        }
+        match fs::read_to_string(entry.path().join("stat")) {
+            // Wrappers give it names such as `.tailscaled-wra`.
+            Ok(stat) if names_living(&stat, "tailscale") => return Some(true),
+            Ok(_) => {}
+            // It ended while we looked.
+            Err(error) if matches!(error.raw_os_error(), Some(2 | 3)) => {}
+            Err(_) => return None,
         }
     }
-    any.then_some(false)
+    Some(false)
 }
 
 /// `PID (NAME) STATE ...`; the name may hold blanks and brackets.
 fn names_living(stat: &str, name: &str) -> bool {
     let parts = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')'));
-    parts.is_some_and(|(found, rest)| found.starts_with(name) && !rest.trim_start().starts_with(['Z', 'X']))
+    parts.is_some_and(|(found, rest)| found.contains(name) && !rest.trim_start().starts_with(['Z', 'X']))
 }
 
 /// When a process was started, in clock ticks after boot: with its pid, it names
@@ -134,8 +144,7 @@ mod tests {
     fn only_a_living_process_of_the_name_counts() {
         assert!(names_living("7 (tailscaled) S 1 7 7 0", "tailscaled"));
         assert!(!names_living("7 (tailscaled) Z 1 7 7 0", "tailscaled"));
-        assert!(!names_living("7 (bash (tailscaled)) S 1", "tailscaled"));
+        assert!(names_living("7 (.tailscaled-wra) S 1 7 7 0", "tailscaled"));
         assert!(!names_living("nonsense", "tailscaled"));
-        assert!(is_tailscaled_running().is_some());
     }
 }

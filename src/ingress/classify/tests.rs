@@ -67,14 +67,22 @@ impl Ask {
                 local: LocalAddr::new(self.local.parse().unwrap()),
             },
             tls: None,
+            accepted: std::time::Instant::now(),
+            at_accept: AtAccept { loopback: true, unix: true },
         };
         self.on(&conn)
     }
 
     fn unix(self) -> Result<Classified, Reason> {
         let peer = UnixPeer { uid: DAEMON, pid: Some(7) };
-        let conn =
-            ConnFacts { id: 1, listener: ListenerKind::ServeUnix, endpoint: Endpoint::Unix(peer), tls: None };
+        let conn = ConnFacts {
+            id: 1,
+            listener: ListenerKind::ServeUnix,
+            endpoint: Endpoint::Unix(peer),
+            tls: None,
+            accepted: std::time::Instant::now(),
+            at_accept: AtAccept { loopback: true, unix: true },
+        };
         self.on(&conn)
     }
 
