@@ -377,3 +377,22 @@ fn threat_028_userspace_sockets_are_asked_about_each_time_with_their_protocol() 
     assert_eq!(local.status, 401, "{}", local.text());
     assert!(!app.requests().iter().any(|request| request.starts_with(b"GET /no")));
 }
+
+#[test]
+fn threat_002_a_connection_that_did_not_begin_as_serves_never_becomes_it() {
+    if !may_switch_user("threat_002") {
+        return;
+    }
+    let behind = BehindServe::on_tcp();
+    let ask = |client: &Client, target| client.instead("Connection", "keep-alive").bytes("GET", target, b"");
+    let mut wire = behind.bare().open();
+    wire.send(&ask(&behind.bare(), "/healthz"));
+    assert_eq!(wire.answer_to("GET").status, 200);
+    wire.send(&ask(&behind.alice(), "/late"));
+    wire.answer_to("GET").assert_refused(401, "serve_peer_unattested");
+    behind.gateway.wait_for_log("older_than_facts");
+    let mut wire = behind.bare().open();
+    wire.send(&ask(&behind.alice(), "/early"));
+    assert_eq!(wire.answer_to("GET").seen().login().as_deref(), Some("alice@example.com"));
+    assert!(!behind.app.requests().iter().any(|request| request.starts_with(b"GET /late")));
+}
