@@ -135,3 +135,20 @@ impl Visit for Fields {
         self.put(field, format!("{value:?}").into());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_with_colours_is_written_to() {
+        // Colours are a feature of the crate that panics where it is left out.
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(std::io::sink)
+            .with_target(false)
+            .with_timer(Now)
+            .with_ansi(true)
+            .finish();
+        tracing::subscriber::with_default(subscriber, || tracing::info!(listen = "127.0.0.1:1", "ready"));
+    }
+}
