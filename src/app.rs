@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use openclaw_tailscale::LocateOptions;
+use openclaw_tailscale::{ClientMode, LocateOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -142,6 +142,7 @@ impl App {
         let finder = Arc::new(Finder::new(LocateOptions {
             bin: gateway.tailscale.bin.clone(),
             socket: gateway.tailscale.socket.clone(),
+            client: ClientMode::Cli,
             ..LocateOptions::default()
         }));
         // Found before the first connection: the Serve ingress asks it who connects.
