@@ -113,14 +113,14 @@ pub fn unavailable(phase: &Phase) -> Option<Reason> {
 
 fn unix_ingress(scan: &Scan<'_>, state: &TailnetState, policy: &Policy<'_>) -> Result<Classified, Reason> {
     let (attested, condition) = match (&state.phase, &state.serve) {
-        (Phase::Running(_), ServeView::Known(_)) if !policy.at_accept.unix => {
-            let evidence = Evidence::None(Some(Reason::ServePeerUnattested));
-            (Err(evidence), Some(Condition::OlderThanFacts))
+        (Phase::Running(running), ServeView::Known(facts)) => {
+            // What is wrong now is named before what was wrong at accept.
+            let older = if policy.at_accept.unix { Ok(()) } else { Err(Condition::OlderThanFacts) };
+            match attest::unix_ingress(running, facts).and(older) {
+                Ok(()) => (Ok(running), None),
+                Err(condition) => (Err(Evidence::None(Some(Reason::ServePeerUnattested))), Some(condition)),
+            }
         }
-        (Phase::Running(running), ServeView::Known(facts)) => match attest::unix_ingress(running, facts) {
-            Ok(()) => (Ok(running), None),
-            Err(condition) => (Err(Evidence::None(Some(Reason::ServePeerUnattested))), Some(condition)),
-        },
         (Phase::Running(_), ServeView::Unknown) => {
             (Err(Evidence::Unavailable(Reason::ServeStateUnknown)), None)
         }
@@ -342,20 +342,17 @@ impl Request<'_> {
         let ServeView::Known(facts) = &self.state.serve else {
             return Err(Attested::Unknown(Reason::ServeStateUnknown));
         };
-        if !self.policy.at_accept.loopback {
-            return Err(Attested::No(Condition::OlderThanFacts));
-        }
         let answer = attest::loopback(running, facts, socket_uid(), self.policy.our_uid);
         let cannot_tell = matches!(
             answer,
             Err(Condition::DaemonUnknown | Condition::SocketIsNotDaemons | Condition::DaemonIsOurUid)
         );
+        let trusts = cannot_tell && self.policy.trust_local_users && !cfg!(target_os = "linux");
         match answer {
-            Ok(()) => Ok(running),
-            Err(_) if cannot_tell && self.policy.trust_local_users && !cfg!(target_os = "linux") => {
-                Ok(running)
-            }
-            Err(condition) => Err(Attested::No(condition)),
+            Err(condition) if !trusts => Err(Attested::No(condition)),
+            // Named last: what is wrong now can be mended.
+            _ if !self.policy.at_accept.loopback => Err(Attested::No(Condition::OlderThanFacts)),
+            _ => Ok(running),
         }
     }
 
