@@ -16,15 +16,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use openclaw_tailscale::LocateOptions;
+use openclaw_tailscale::{ClientMode, LocateOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::authn::IdentityCache;
 use crate::authz::pins::Pins;
 use crate::config::{
-    AuthMode, Config, Env, Gateway, GatewayFlags, GeneratedToken, GeneratedTokenError, Loaded, TailscaleMode,
-    load,
+    AuthMode, Config, Env, Gateway, GatewayFlags, GeneratedToken, GeneratedTokenError, Loaded,
+    TailscaleClient, TailscaleMode, load,
 };
 use crate::domain::{Exposure, TailnetState};
 use crate::edge::{Edge, Settings, Shared};
@@ -36,7 +36,7 @@ use crate::limits::Limiter;
 use crate::readiness::{Fault, Readiness};
 use crate::state_db::StateDb;
 use crate::telemetry;
-use crate::watch::{CliSource, Finder, Fresh, Interest, Watcher, exposure_now};
+use crate::watch::{Finder, FoundSource, Fresh, Interest, Watcher, exposure_now};
 use listen::Need;
 use tailnet_listeners::TailnetListeners;
 
@@ -151,13 +151,14 @@ impl App {
         let finder = Arc::new(Finder::new(LocateOptions {
             bin: gateway.tailscale.bin.clone(),
             socket: gateway.tailscale.socket.clone(),
+            client: client_mode(gateway.tailscale.client),
             ..LocateOptions::default()
         }));
         // Found before the first connection: the Serve ingress asks it who connects.
         finder.look();
         let fresh = Arc::new(Fresh::default());
         let control = tokio::runtime::Handle::current();
-        let source = Arc::new(CliSource(finder.clone()));
+        let source = Arc::new(FoundSource(finder.clone()));
         let (pins, readiness) = (open_pins(&config), Arc::new(Readiness::new()));
         report::not_asked_yet(gateway, &readiness);
         let shared = Arc::new(Shared {
@@ -375,9 +376,13 @@ impl App {
         let tls_changed = old.tls.as_ref().map(|tls| (&tls.cert_path, &tls.key_path))
             != new.tls.as_ref().map(|tls| (&tls.cert_path, &tls.key_path));
         let port_changed = new.port != 0 && new.port != self.port;
-        if port_changed || old.bind != new.bind || tls_changed || old.tailscale.mode != new.tailscale.mode {
+        let access = |gateway: &Gateway| {
+            let tailscale = &gateway.tailscale;
+            (tailscale.mode, tailscale.client, tailscale.bin.clone(), tailscale.socket.clone())
+        };
+        if port_changed || old.bind != new.bind || tls_changed || access(old) != access(new) {
             tracing::warn!(
-                "a changed port, bind, certificate path or Tailscale mode takes effect after a restart"
+                "a changed port, bind, certificate path or Tailscale mode, client, program or socket takes effect after a restart"
             );
         }
         self.shared.limiter.configure(new.auth.rate_limit);
@@ -459,6 +464,14 @@ fn load_tls(gateway: &Gateway) -> Result<Option<Tls>, StartError> {
         tracing::warn!(path = %files.key_path.display(), mode = format!("{mode:o}"), "others can read the key");
     }
     Ok(Some(tls))
+}
+
+fn client_mode(client: TailscaleClient) -> ClientMode {
+    match client {
+        TailscaleClient::Auto => ClientMode::Auto,
+        TailscaleClient::Cli => ClientMode::Cli,
+        TailscaleClient::LocalApi => ClientMode::LocalApi,
+    }
 }
 
 /// This host's own addresses.

@@ -1,8 +1,9 @@
 //! Keeps the tailnet snapshot true.
 //!
-//! Asks `status` every five seconds and looks at the daemon's socket every second,
-//! so that a daemon that is gone, or another one, is noticed before the next
-//! answer. Everything that decides whether a loopback connection can be Serve's
+//! Asks `status` every five seconds, or every second where the LocalAPI answers and
+//! asking costs nothing to speak of, and looks at the daemon's socket every second, so
+//! that a daemon that is gone, or another one, is noticed before the next answer.
+//! Everything that decides whether a loopback connection can be Serve's
 //! is read in the same round. A fault is published, never fatal.
 
 mod facts;
@@ -22,9 +23,9 @@ use tokio::time::Instant;
 use crate::domain::{AskDaemon, Exposure, FreshFacts, Phase, ServeView, TailnetState};
 use crate::ingress::is_tailscaled_running;
 
-/// Between two answers of `status` (rulings 6).
+/// Between two answers of `status` of the CLI (rulings 6).
 const POLL: Duration = Duration::from_secs(5);
-/// The same while the daemon answers and does not run yet: it is about to.
+/// The same while the LocalAPI answers, or the daemon does not run yet: it is about to.
 const POLL_SOON: Duration = Duration::from_secs(1);
 /// Between two rounds of questions that somebody asked for.
 const TOGETHER: Duration = Duration::from_millis(200);
@@ -33,7 +34,7 @@ const MAX_READ: Duration = Duration::from_secs(3);
 /// Between two looks at the daemon's socket.
 const GLANCE: Duration = Duration::from_secs(1);
 
-/// Where the CLI is found, again and again until it is there.
+/// Where Tailscale is found, again and again until it is there.
 pub struct Finder {
     options: LocateOptions,
     found: ArcSwap<Option<Tailscale>>,
@@ -45,7 +46,7 @@ impl Finder {
         Self { options, found: ArcSwap::from_pointee(None) }
     }
 
-    /// The CLI, if it was found.
+    /// Tailscale, if it was found.
     pub fn tailscale(&self) -> Option<Tailscale> {
         Option::clone(&self.found.load())
     }
@@ -61,6 +62,9 @@ impl Finder {
             return Ok(found);
         }
         let located = Tailscale::locate(self.options.clone())?;
+        if located.tailscale.path().is_relative() {
+            tracing::info!("no tailscale program is used, tailscaled is asked at its socket");
+        }
         for warning in &located.warnings {
             tracing::warn!(path = %located.tailscale.path().display(), warning, "the tailscale program is in a weak place");
         }
@@ -75,21 +79,21 @@ impl AskDaemon for Arc<Finder> {
     }
 }
 
-/// The identity source of the cache: the CLI, once it is found.
-pub struct CliSource(pub Arc<Finder>);
+/// The identity source of the cache: Tailscale, once it is found.
+pub struct FoundSource(pub Arc<Finder>);
 
-impl WhoisSource for CliSource {
+impl WhoisSource for FoundSource {
     fn whois(&self, ip: std::net::IpAddr) -> WhoisFuture<'_> {
-        Box::pin(async move { self.cli()?.whois(ip).await })
+        Box::pin(async move { self.found()?.whois(ip).await })
     }
 
     fn whois_tcp(&self, addr: std::net::SocketAddr) -> WhoisFuture<'_> {
-        Box::pin(async move { self.cli()?.whois_tcp(addr).await })
+        Box::pin(async move { self.found()?.whois_tcp(addr).await })
     }
 }
 
-impl CliSource {
-    fn cli(&self) -> Result<Tailscale, Error> {
+impl FoundSource {
+    fn found(&self) -> Result<Tailscale, Error> {
         self.0.tailscale().ok_or_else(|| Error::NotInstalled { path: PathBuf::from("tailscale") })
     }
 }
@@ -170,7 +174,8 @@ impl Watcher {
             let last = Instant::now();
             self.poll().await;
             self.fresh.read_at.send_replace(Some(started));
-            let soon = matches!(self.state.load().phase, Phase::NotRunning { .. });
+            let soon = matches!(self.state.load().phase, Phase::NotRunning { .. })
+                || self.finder.tailscale().is_some_and(|tailscale| tailscale.local_api_answers());
             let next = Instant::now() + if soon { POLL_SOON } else { POLL };
             while Instant::now() < next {
                 let glance = GLANCE.min(next.saturating_duration_since(Instant::now()));

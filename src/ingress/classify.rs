@@ -113,13 +113,14 @@ pub fn unavailable(phase: &Phase) -> Option<Reason> {
 
 fn unix_ingress(scan: &Scan<'_>, state: &TailnetState, policy: &Policy<'_>) -> Result<Classified, Reason> {
     let (attested, condition) = match (&state.phase, &state.serve) {
-        (Phase::Running(running), ServeView::Known(facts)) => match attest::unix_ingress(running, facts) {
-            Ok(()) if !policy.at_accept.unix => {
-                (Err(Evidence::None(Some(Reason::ServePeerUnattested))), Some(Condition::OlderThanFacts))
+        (Phase::Running(running), ServeView::Known(facts)) => {
+            // What is wrong now is named before what was wrong at accept.
+            let older = if policy.at_accept.unix { Ok(()) } else { Err(Condition::OlderThanFacts) };
+            match attest::unix_ingress(running, facts).and(older) {
+                Ok(()) => (Ok(running), None),
+                Err(condition) => (Err(Evidence::None(Some(Reason::ServePeerUnattested))), Some(condition)),
             }
-            Ok(()) => (Ok(running), None),
-            Err(condition) => (Err(Evidence::None(Some(Reason::ServePeerUnattested))), Some(condition)),
-        },
+        }
         (Phase::Running(_), ServeView::Unknown) => {
             (Err(Evidence::Unavailable(Reason::ServeStateUnknown)), None)
         }
@@ -346,13 +347,12 @@ impl Request<'_> {
             answer,
             Err(Condition::DaemonUnknown | Condition::SocketIsNotDaemons | Condition::DaemonIsOurUid)
         );
+        let trusts = cannot_tell && self.policy.trust_local_users && !cfg!(target_os = "linux");
         match answer {
+            Err(condition) if !trusts => Err(Attested::No(condition)),
+            // What is wrong now is named first: it can be mended.
             Ok(()) if !self.policy.at_accept.loopback => Err(Attested::No(Condition::OlderThanFacts)),
-            Ok(()) => Ok(running),
-            Err(_) if cannot_tell && self.policy.trust_local_users && !cfg!(target_os = "linux") => {
-                Ok(running)
-            }
-            Err(condition) => Err(Attested::No(condition)),
+            _ => Ok(running),
         }
     }
 

@@ -1,4 +1,4 @@
-//! From answers of the CLI to the facts the gateway decides on.
+//! From answers of Tailscale to the facts the gateway decides on.
 
 use std::net::IpAddr;
 use std::sync::Arc;

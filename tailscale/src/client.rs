@@ -1,22 +1,33 @@
-//! The calls, each a command, a run and a parse.
+//! The calls, each a command, an answer and a parse.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::command::Command;
 use crate::daemon::{DEFAULT_SOCKET, DaemonProcess, process_behind, process_behind_now};
+use crate::localapi::{self, Failure, Reply};
 use crate::runner::{Call, run};
 use crate::{
-    Error, Limits, LocateError, LocateOptions, Located, Prefs, ServeConfig, Status, VersionInfo, Whois, json,
-    parse_prefs, parse_serve_config, parse_status, parse_version, parse_whois,
+    ETag, Error, Limits, LocateError, LocateOptions, Located, Prefs, ServeConfig, Status, VersionInfo, Whois,
+    json, parse_prefs, parse_serve_config, parse_status, parse_version, parse_whois,
 };
 
-/// The `tailscale` command line of this machine. Cheap to clone.
+/// The Tailscale of this machine: its LocalAPI, its command line, or both
+/// ([`ClientMode`]). Cheap to clone.
 ///
-/// Each call is one process, bounded by [`Limits`]; how many run at once is for the
-/// caller to limit. Dropping a call's future kills its process.
+/// Each call is one connection or one process, bounded by [`Limits`]; how many run at
+/// once is for the caller to limit. Dropping a call's future closes the connection
+/// and kills the process.
+///
+/// Where both are used the LocalAPI is asked first, and the command line when nothing
+/// could be connected to. Once connected, what comes of it is the answer: "not found"
+/// and "denied" are, and a socket that is not to be believed, a daemon that hangs or
+/// breaks off is an error. The command line would ask the same daemon again.
+///
+/// [`ClientMode`]: crate::ClientMode
 #[derive(Debug, Clone)]
 pub struct Tailscale {
     inner: Arc<Inner>,
@@ -24,10 +35,25 @@ pub struct Tailscale {
 
 #[derive(Debug)]
 struct Inner {
-    path: PathBuf,
+    /// None where the LocalAPI alone is used and there is no binary.
+    program: Option<PathBuf>,
     socket: Option<PathBuf>,
     limits: Limits,
+    local: LocalUse,
+    /// Whether the last answer came from the LocalAPI.
+    local_answers: AtomicBool,
 }
+
+/// Whether the LocalAPI is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LocalUse {
+    Never,
+    First,
+    Only,
+}
+
+/// What stands for a binary that there is not.
+const NO_PROGRAM: &str = "tailscale";
 
 impl Tailscale {
     /// Finds the binary, once: the configured path, else the first trustworthy one of
@@ -43,14 +69,28 @@ impl Tailscale {
         crate::locate::locate(options)
     }
 
-    pub(crate) fn new(path: PathBuf, socket: Option<PathBuf>, limits: Limits) -> Self {
-        Self { inner: Arc::new(Inner { path, socket, limits }) }
+    pub(crate) fn new(
+        program: Option<PathBuf>,
+        socket: Option<PathBuf>,
+        limits: Limits,
+        local: LocalUse,
+    ) -> Self {
+        let local_answers = AtomicBool::new(false);
+        Self { inner: Arc::new(Inner { program, socket, limits, local, local_answers }) }
     }
 
-    /// The absolute path of the binary.
+    /// The absolute path of the binary; its bare name where the LocalAPI alone is
+    /// asked and no binary was found.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.inner.path
+        self.inner.program.as_deref().unwrap_or(Path::new(NO_PROGRAM))
+    }
+
+    /// Whether the last call that the LocalAPI could take was answered by it, whatever
+    /// the answer. Asking is then cheap.
+    #[must_use]
+    pub fn local_api_answers(&self) -> bool {
+        self.inner.local_answers.load(Ordering::Relaxed)
     }
 
     /// The LocalAPI socket: the configured one, else the platform's default.
@@ -59,13 +99,13 @@ impl Tailscale {
         self.inner.socket.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET))
     }
 
-    /// The state of this node: `status --json --peers=false`. Answers in every backend
+    /// The state of this node: `status --json --peers=false`, or GET `status`. Answers in every backend
     /// state.
     ///
     /// # Errors
     /// When the daemon is down, or as [`parse_status`] says.
     pub async fn status(&self) -> Result<Status, Error> {
-        parse_status(&self.run(Command::Status).await?)
+        parse_status(&self.ask(Command::Status).await?)
     }
 
     /// Who is behind a tailnet address: `whois --json IP`. IPv4-mapped addresses are
@@ -81,7 +121,7 @@ impl Tailscale {
         if ip.is_unspecified() || ip.is_multicast() {
             return Err(bad_address("it names no single host"));
         }
-        let whois = parse_whois(&self.run(Command::Whois(ip)).await?)?;
+        let whois = parse_whois(&self.ask(Command::Whois(ip)).await?)?;
         if !whois.node.owns(ip) {
             let detail = format!("{ip} was asked about and is not among them");
             return Err(Error::wrong_shape("whois", "Node.Addresses", detail));
@@ -103,7 +143,7 @@ impl Tailscale {
         if !addr.ip().to_canonical().is_loopback() {
             return Err(bad_address("only loopback addresses are asked about with a port"));
         }
-        parse_whois(&self.run(Command::WhoisTcp(addr)).await?)
+        parse_whois(&self.ask(Command::WhoisTcp(addr)).await?)
     }
 
     /// This node's addresses: `ip`. Not a test for being connected: it answers while
@@ -123,21 +163,31 @@ impl Tailscale {
         parse_version(&self.run(Command::Version).await?)
     }
 
-    /// What Serve and Funnel publish: `serve status --json`. Logged out, that is
+    /// What Serve and Funnel publish: `serve status --json`, or GET `serve-config`. Logged out, that is
     /// nothing.
     ///
     /// # Errors
     /// When the daemon is down, or as [`parse_serve_config`] says.
     pub async fn serve_status(&self) -> Result<ServeConfig, Error> {
-        parse_serve_config(&self.run(Command::ServeStatus).await?)
+        parse_serve_config(&self.ask(Command::ServeStatus).await?)
     }
 
-    /// The node's preferences: `debug prefs`.
+    /// The same with its version, where the LocalAPI said it; the command line does
+    /// not.
+    ///
+    /// # Errors
+    /// As [`Self::serve_status`].
+    pub async fn serve_status_tagged(&self) -> Result<(ServeConfig, Option<ETag>), Error> {
+        let reply = self.reply(Command::ServeStatus).await?;
+        Ok((parse_serve_config(&reply.body)?, reply.etag))
+    }
+
+    /// The node's preferences: `debug prefs`, or GET `prefs`.
     ///
     /// # Errors
     /// When the daemon is down, or as [`parse_prefs`] says.
     pub async fn prefs(&self) -> Result<Prefs, Error> {
-        parse_prefs(&self.run(Command::Prefs).await?)
+        parse_prefs(&self.ask(Command::Prefs).await?)
     }
 
     /// The pid and uid of the daemon: who listens on [`Self::socket_path`]. Connects and
@@ -158,10 +208,36 @@ impl Tailscale {
         process_behind_now(&self.socket_path())
     }
 
+    /// The answer's bytes, from whom the mode says.
+    async fn ask(&self, command: Command) -> Result<Vec<u8>, Error> {
+        Ok(self.reply(command).await?.body)
+    }
+
+    async fn reply(&self, command: Command) -> Result<Reply, Error> {
+        let Inner { limits, local, local_answers, .. } = &*self.inner;
+        if let Some(target) = command.target().filter(|_| *local != LocalUse::Never) {
+            let got = localapi::get(command.name(), &self.socket_path(), &target, limits).await;
+            local_answers.store(matches!(got, Ok(_) | Err(Failure::Answered(_))), Ordering::Relaxed);
+            match got {
+                Ok(reply) => return Ok(reply),
+                Err(Failure::NotConnected(error)) if *local == LocalUse::First => {
+                    tracing::debug!(command = command.name(), error = %error, "no LocalAPI, asking tailscale");
+                }
+                Err(Failure::NotConnected(error) | Failure::Lost(error) | Failure::Answered(error)) => {
+                    return Err(error);
+                }
+            }
+        }
+        Ok(Reply { body: self.run(command).await?, etag: None })
+    }
+
     async fn run(&self, command: Command) -> Result<Vec<u8>, Error> {
-        let Inner { path, socket, limits } = &*self.inner;
+        let Inner { program, socket, limits, .. } = &*self.inner;
+        let Some(program) = program else {
+            return Err(Error::NotInstalled { path: PathBuf::from(NO_PROGRAM) });
+        };
         let args = command.args(socket.as_deref());
-        run(Call { name: command.name(), program: path, args: &args, limits }).await
+        run(Call { name: command.name(), program, args: &args, limits }).await
     }
 }
 
@@ -185,8 +261,7 @@ fn parse_ip(bytes: &[u8]) -> Result<Vec<IpAddr>, Error> {
 /// The future of a [`WhoisSource`].
 pub type WhoisFuture<'a> = Pin<Box<dyn Future<Output = Result<Whois, Error>> + Send + 'a>>;
 
-/// Something that knows who is behind an address: the command line, a LocalAPI client,
-/// or a test's table. Usable as `Arc<dyn WhoisSource>`.
+/// Something that knows who is behind an address: Tailscale, or a test's table. Usable as `Arc<dyn WhoisSource>`.
 pub trait WhoisSource: Send + Sync + 'static {
     /// As [`Tailscale::whois`].
     fn whois(&self, ip: IpAddr) -> WhoisFuture<'_>;

@@ -1,4 +1,5 @@
-//! The calls that are made, as argument vectors. Pure: nothing runs here.
+//! The calls that are made, as argument vectors and as LocalAPI requests. Pure:
+//! nothing runs here.
 //!
 //! Every variable part is typed (an address, never text of a user), so nothing a
 //! user sends can land where a flag is read. Flags come before positionals,
@@ -73,6 +74,25 @@ impl Command {
     }
 }
 
+impl Command {
+    /// The same question as the target of a GET, where the LocalAPI has it.
+    pub(crate) fn target(self) -> Option<String> {
+        let question = match self {
+            Self::Status => "status?peers=false".to_owned(),
+            Self::Whois(ip) => format!("whois?addr={}", ip.to_canonical()),
+            Self::WhoisTcp(addr) => {
+                let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port()).to_string();
+                // The only characters of an address that a query does not carry as they are.
+                format!("whois?addr={}&proto=tcp", addr.replace('[', "%5B").replace(']', "%5D"))
+            }
+            Self::ServeStatus => "serve-config".to_owned(),
+            Self::Prefs => "prefs".to_owned(),
+            Self::Ip | Self::Version => return None,
+        };
+        Some(format!("/localapi/v0/{question}"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,6 +124,22 @@ mod tests {
             line(Command::Whois(ip("100.64.0.2")), Some("/run/ts.sock")),
             "--socket=/run/ts.sock whois --json 100.64.0.2"
         );
+    }
+
+    #[test]
+    fn every_question_to_the_socket_has_its_exact_target() {
+        let target = |command: Command| command.target().unwrap();
+        assert_eq!(target(Command::Status), "/localapi/v0/status?peers=false");
+        assert_eq!(target(Command::ServeStatus), "/localapi/v0/serve-config");
+        assert_eq!(target(Command::Prefs), "/localapi/v0/prefs");
+        let whois = |text| target(Command::Whois(ip(text)));
+        assert_eq!(whois("::ffff:100.64.0.2"), "/localapi/v0/whois?addr=100.64.0.2");
+        assert_eq!(whois("fd7a:115c:a1e0::2"), "/localapi/v0/whois?addr=fd7a:115c:a1e0::2");
+        let tcp = |text: &str| target(Command::WhoisTcp(text.parse().unwrap()));
+        assert_eq!(tcp("[::ffff:127.0.0.1]:4000"), "/localapi/v0/whois?addr=127.0.0.1:4000&proto=tcp");
+        assert_eq!(tcp("[::1%7]:4000"), "/localapi/v0/whois?addr=%5B::1%5D:4000&proto=tcp");
+        assert_eq!(Command::Version.target(), None);
+        assert_eq!(Command::Ip.target(), None);
     }
 
     #[test]

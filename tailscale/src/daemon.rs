@@ -59,13 +59,13 @@ pub(crate) async fn process_behind(socket: &Path) -> Result<DaemonProcess, Error
     of_peer(&stream, socket)
 }
 
-fn of_peer(stream: &UnixStream, socket: &Path) -> Result<DaemonProcess, Error> {
+pub(crate) fn of_peer(stream: &UnixStream, socket: &Path) -> Result<DaemonProcess, Error> {
     let peer = stream.peer_cred().map_err(|error| unreachable(socket, error))?;
     let pid = peer.pid().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0);
     Ok(DaemonProcess { uid: peer.uid(), pid })
 }
 
-fn unreachable(socket: &Path, error: io::Error) -> Error {
+pub(crate) fn unreachable(socket: &Path, error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::DaemonDown,
         io::ErrorKind::PermissionDenied => {

@@ -1,4 +1,4 @@
-//! What can go wrong with one call of `tailscale`.
+//! What can go wrong with one question to Tailscale.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use crate::BackendState;
 
-/// Why a call of `tailscale` gave no answer.
+/// Why a call of `tailscale`, or the same question to the LocalAPI, gave no answer.
 ///
 /// `command` is the short name of the call (`whois`, `status`, ...), never its
-/// arguments. Text that another program printed is trimmed, cut to 400 bytes, and
+/// arguments; a question to the LocalAPI has the name of the call that asks the same. Text that another program printed is trimmed, cut to 400 bytes, and
 /// its control characters are escaped, so that it can be logged as it is.
 ///
 /// `Clone`, because one look-up may be shared by many waiting requests.
@@ -38,14 +38,26 @@ pub enum Error {
         #[source]
         source: Arc<io::Error>,
     },
-    /// The LocalAPI socket is there, but cannot be used.
-    #[error("could not connect to {}", path.display())]
+    /// The LocalAPI socket is there, but cannot be used, or the connection broke
+    /// before the answer was whole.
+    #[error("could not use the socket {}", path.display())]
     Socket {
         /// The socket.
         path: PathBuf,
         /// What the system said.
         #[source]
         source: Arc<io::Error>,
+    },
+    /// Another user of this machine could be the one who answers at the LocalAPI
+    /// socket, so nothing was asked.
+    #[error("not asking at {}, where uid {uid} answers: {}", path.display(), reasons.join("; "))]
+    Untrusted {
+        /// The socket.
+        path: PathBuf,
+        /// The user who listens there.
+        uid: u32,
+        /// What is wrong with its place.
+        reasons: Vec<String>,
     },
     /// tailscaled does not answer on its socket.
     #[error("tailscaled is not running")]
@@ -75,7 +87,8 @@ pub enum Error {
         /// What it said.
         detail: String,
     },
-    /// The call took longer than its limit; its process group was killed.
+    /// The call took longer than its limit; its process group was killed, or the
+    /// connection closed.
     #[error("`tailscale {command}` did not finish within {} ms", after.as_millis())]
     TimedOut {
         /// Which call.
@@ -146,6 +159,16 @@ pub enum Error {
         /// What it printed on standard error.
         stderr: String,
     },
+    /// The LocalAPI answered with a status that none of the above describes.
+    #[error("tailscaled answered `{command}` with status {status}: {detail}")]
+    Status {
+        /// Which call.
+        command: &'static str,
+        /// The HTTP status.
+        status: u16,
+        /// What it said.
+        detail: String,
+    },
 }
 
 impl Error {
@@ -157,6 +180,7 @@ impl Error {
             Self::NotExecutable { .. } => "tailscale_not_executable",
             Self::Spawn { .. } => "tailscale_spawn_failed",
             Self::Socket { .. } => "tailscale_socket_failed",
+            Self::Untrusted { .. } => "tailscale_socket_untrusted",
             Self::DaemonDown => "tailscale_daemon_down",
             Self::LoggedOut => "tailscale_logged_out",
             Self::Stopped => "tailscale_stopped",
@@ -170,7 +194,7 @@ impl Error {
             Self::Garbage { .. } => "tailscale_output_garbage",
             Self::WrongShape { .. } => "tailscale_output_wrong_shape",
             Self::BadArgument { .. } => "tailscale_bad_argument",
-            Self::Failed { .. } => "tailscale_failed",
+            Self::Failed { .. } | Self::Status { .. } => "tailscale_failed",
         }
     }
 
@@ -202,13 +226,15 @@ impl Error {
             Self::NotExecutable { .. }
             | Self::Spawn { .. }
             | Self::Socket { .. }
+            | Self::Untrusted { .. }
             | Self::NotFound
             | Self::TooLarge { .. }
             | Self::NotJson { .. }
             | Self::Garbage { .. }
             | Self::WrongShape { .. }
             | Self::BadArgument { .. }
-            | Self::Failed { .. } => None,
+            | Self::Failed { .. }
+            | Self::Status { .. } => None,
         }
     }
 

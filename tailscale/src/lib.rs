@@ -1,15 +1,16 @@
-//! A typed client for the `tailscale` command line.
+//! A typed client for Tailscale: its LocalAPI and its command line.
 //!
-//! In three steps, one module each: `command` builds an argument vector,
-//! `runner` starts the process (nothing else in the project may), and the
-//! parsers turn what it printed into checked types.
+//! In three steps, one module each: `command` says what is asked, as an argument
+//! vector and as a LocalAPI request; `localapi` asks at the daemon's socket, or
+//! `runner` starts the process (nothing else in the project may); and the parsers
+//! turn the answer, which is the same JSON either way, into checked types.
 //!
-//! What this crate decides: where the binary is and whether its place can be
-//! trusted ([`Tailscale::locate`]), how long and how much a call may take
-//! ([`Limits`]), and whether an answer is whole ([`parse_whois`] and its
-//! siblings refuse rather than guess). What it trusts: the binary it was told to
-//! run. What it leaves to its caller: who is allowed in, caching, and how many
-//! calls run at once.
+//! What this crate decides: where the binary is and whether its place, or that of
+//! the socket, can be trusted ([`Tailscale::locate`]), which of the two is asked
+//! ([`ClientMode`]), how long and how much a call may take ([`Limits`]), and whether
+//! an answer is whole ([`parse_whois`] and its siblings refuse rather than guess).
+//! What it trusts: the binary it was told to run, and the daemon. What it leaves to
+//! its caller: who is allowed in, caching, and how many calls run at once.
 //!
 //! Answers of Tailscale 1.102.3 are recorded in `fixtures/tailscale`, and every
 //! parser is tested on them. Fields that are unknown are ignored; fields that are
@@ -21,6 +22,7 @@ mod daemon;
 mod error;
 mod failure;
 mod json;
+mod localapi;
 mod locate;
 mod names;
 mod prefs;
@@ -34,7 +36,8 @@ mod whois;
 pub use client::{Tailscale, WhoisFuture, WhoisSource};
 pub use daemon::DaemonProcess;
 pub use error::Error;
-pub use locate::{LocateError, LocateOptions, Located};
+pub use localapi::ETag;
+pub use locate::{ClientMode, LocateError, LocateOptions, Located};
 pub use names::{Login, LoginError, NameError, NodeName, StableNodeId};
 pub use prefs::{Prefs, parse_prefs};
 pub use runner::Limits;

@@ -7,18 +7,42 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use crate::client::LocalUse;
 use crate::{Limits, Tailscale};
+
+/// Which of the two ways of asking is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ClientMode {
+    /// The LocalAPI where something listens at the socket, else the command line.
+    ///
+    /// Only if the socket is known to belong to the binary: it was configured, or
+    /// neither was, and both are the system's own. A configured binary without a
+    /// configured socket (a wrapper, a scripted one, another installation) is asked
+    /// alone, and the daemon that happens to run on the default socket is not.
+    #[default]
+    Auto,
+    /// The command line alone.
+    Cli,
+    /// The LocalAPI alone. The binary need not exist; what only it can say
+    /// ([`Tailscale::ip`], [`Tailscale::version`]) is then [`Error::NotInstalled`].
+    ///
+    /// [`Error::NotInstalled`]: crate::Error::NotInstalled
+    LocalApi,
+}
 
 /// How to find the binary, and how to use it.
 #[derive(Debug, Clone, Default)]
 pub struct LocateOptions {
     /// The binary's path. Absent: it is searched for.
     pub bin: Option<PathBuf>,
-    /// The daemon's socket, passed on as `--socket`. Absent: the tool's own default.
+    /// The daemon's socket, asked directly and passed on as `--socket`. Absent: the
+    /// platform's default, and the tool's own.
     pub socket: Option<PathBuf>,
+    /// Whether the socket or the binary is asked.
+    pub client: ClientMode,
     /// What each call may take.
     pub limits: Limits,
     /// What to search instead of this process's `PATH`; absent is `PATH`.
@@ -100,16 +124,39 @@ fn locate_as(options: LocateOptions, known: &[PathBuf], euid: u32) -> Result<Loc
     if let Some(socket) = options.socket.as_ref().filter(|socket| !socket.is_absolute()) {
         return Err(LocateError::NotAbsolute { path: socket.clone() });
     }
-    let (path, warnings) = match &options.bin {
-        Some(path) => configured(path, euid)?,
-        None => searched(&options, known, euid)?,
+    let found = match &options.bin {
+        Some(path) => configured(path, euid),
+        None => searched(&options, known, euid),
     };
+    let local = local_use(&options);
+    let (path, warnings) = match found.and_then(|found| trusted(found, euid)) {
+        Ok((path, warnings)) => (Some(program(path)), warnings),
+        Err(_) if local == LocalUse::Only => (None, Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let tailscale = Tailscale::new(path, options.socket, options.limits, local);
+    Ok(Located { tailscale, warnings })
+}
+
+/// As [`ClientMode`] says.
+fn local_use(options: &LocateOptions) -> LocalUse {
+    match options.client {
+        ClientMode::Cli => LocalUse::Never,
+        ClientMode::LocalApi => LocalUse::Only,
+        ClientMode::Auto if options.socket.is_some() || options.bin.is_none() => LocalUse::First,
+        ClientMode::Auto => LocalUse::Never,
+    }
+}
+
+/// Root runs nothing that others could replace.
+fn trusted(
+    (path, warnings): (PathBuf, Vec<String>),
+    euid: u32,
+) -> Result<(PathBuf, Vec<String>), LocateError> {
     if euid == 0 && !warnings.is_empty() {
         return Err(LocateError::Untrusted { path, reasons: warnings });
     }
-    let path = program(path);
-    let tailscale = Tailscale::new(path, options.socket, options.limits);
-    Ok(Located { tailscale, warnings })
+    Ok((path, warnings))
 }
 
 fn configured(path: &Path, euid: u32) -> Result<(PathBuf, Vec<String>), LocateError> {
@@ -167,26 +214,32 @@ fn is_executable(path: &Path) -> bool {
 
 /// What lets others replace the binary at `path`, as sentences.
 fn doubts(path: &Path, euid: u32) -> Vec<String> {
+    doubts_of(path, &[0, euid])
+}
+
+/// What lets anyone but these users decide what is at `path`, as sentences.
+pub(crate) fn doubts_of(path: &Path, trusted: &[u32]) -> Vec<String> {
     let mut places: BTreeSet<&Path> = path.ancestors().collect();
     let target = match path.canonicalize() {
         Ok(target) => target,
         Err(error) => return vec![format!("{} cannot be resolved: {error}", path.display())],
     };
     places.extend(target.ancestors());
-    places.into_iter().filter_map(|place| doubt(place, euid)).collect()
+    places.into_iter().filter_map(|place| doubt(place, trusted)).collect()
 }
 
-fn doubt(place: &Path, euid: u32) -> Option<String> {
+fn doubt(place: &Path, trusted: &[u32]) -> Option<String> {
     let shown = place.display();
     // Of a symbolic link only the owner counts; its mode says nothing.
     let meta: Metadata = match place.symlink_metadata() {
         Ok(meta) => meta,
         Err(error) => return Some(format!("{shown} cannot be examined: {error}")),
     };
-    if meta.uid() != 0 && meta.uid() != euid {
+    if !trusted.contains(&meta.uid()) {
         return Some(format!("{shown} belongs to another user (uid {})", meta.uid()));
     }
-    if meta.is_symlink() {
+    // Everybody may write to a socket: that is how it is connected to.
+    if meta.is_symlink() || meta.file_type().is_socket() {
         return None;
     }
     match (meta.mode() & 0o002 != 0, meta.mode() & 0o020 != 0) {

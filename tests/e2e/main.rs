@@ -15,6 +15,7 @@ mod headers;
 mod http2;
 mod lifecycle;
 mod limits;
+mod localapi;
 mod openclaw_kind;
 mod paths;
 mod proxy;

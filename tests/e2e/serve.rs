@@ -176,7 +176,7 @@ fn threat_006_funnel_reaches_public_routes_only_and_has_no_identity() {
     let tailnet = Tailnet::new();
     let daemon = Tailscaled::beside(&tailnet);
     let socket = format!("{:?}", daemon.socket().display().to_string());
-    let config = format!("{{gateway: {{tailscale: {{socket: {socket}}}, {config}}}}}");
+    let config = format!("{{gateway: {{tailscale: {{socket: {socket}, client: 'cli'}}, {config}}}}}");
     let gateway =
         Setup::new().tailscale(&tailnet).flag("--tailscale", "serve").token(TOKEN).config(config).start();
     let line: serde_json::Value =
@@ -369,8 +369,8 @@ fn threat_028_userspace_sockets_are_asked_about_each_time_with_their_protocol() 
     let calls = tailnet.calls("whois");
     assert_eq!(calls.len() - before, 5, "such an answer is never kept");
     for call in &calls[before..] {
-        let argv = call["argv"].to_string();
-        assert!(argv.contains(r#""--proto","tcp""#) || argv.contains("--proto=tcp"), "{argv}");
+        let asked = call["request"].as_str().unwrap();
+        assert!(asked.contains("whois?addr=127.0.0.1:") && asked.ends_with("&proto=tcp"), "{asked}");
     }
     // Loopback is not local here: a process beside it gets nothing.
     let local = gateway.local().get("/no");

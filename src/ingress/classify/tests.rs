@@ -383,6 +383,9 @@ fn threat_002_a_connection_from_before_the_facts_proves_nothing_under_them() {
     let found = ask().classify().unwrap();
     assert_eq!((found.facts.evidence, found.unattested), (unattested(), Some(Condition::OlderThanFacts)));
     assert_eq!(ask().unix().unwrap().unattested, Some(Condition::OlderThanFacts));
+    // What is wrong now as well is what the log names.
+    let found = Ask { socket_uid: Some(OURS), ..ask() }.classify().unwrap();
+    assert_eq!((found.facts.evidence, found.unattested), (unattested(), Some(Condition::SocketIsNotDaemons)));
 }
 
 #[test]

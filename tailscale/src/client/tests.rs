@@ -29,7 +29,7 @@ impl Fake {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         let limits = Limits { timeout: Duration::from_secs(60), ..Limits::default() };
         let socket = Some(PathBuf::from("/run/x/s.sock"));
-        Self { dir, tailscale: Tailscale::new(path, socket, limits) }
+        Self { dir, tailscale: Tailscale::new(Some(path), socket, limits, LocalUse::Never) }
     }
 
     fn args(&self) -> String {
@@ -121,9 +121,14 @@ fn every_other_call_reads_its_answer() {
 fn the_socket_is_the_configured_one_or_the_default() {
     let fake = Fake::new("", "", 0);
     assert_eq!(fake.tailscale.socket_path(), Path::new("/run/x/s.sock"));
-    let plain = Tailscale::new("/usr/bin/tailscale".into(), None, Limits::default());
+    let plain = Tailscale::new(Some("/usr/bin/tailscale".into()), None, Limits::default(), LocalUse::Never);
     assert!(plain.socket_path().is_absolute());
-    let gone = Tailscale::new("/x".into(), Some(fake.dir.path().join("none")), Limits::default());
+    let gone = Tailscale::new(
+        Some("/x".into()),
+        Some(fake.dir.path().join("none")),
+        Limits::default(),
+        LocalUse::Never,
+    );
     let error = block_on(gone.daemon_process()).unwrap_err();
     assert_eq!(error.code(), "tailscale_daemon_down");
 }

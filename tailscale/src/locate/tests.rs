@@ -122,3 +122,35 @@ fn a_configured_path_is_taken_as_it_is() {
     assert_eq!(located.tailscale.socket_path(), Path::new("/run/x/s.sock"));
     assert!(located.warnings.is_empty());
 }
+
+#[test]
+fn a_configured_binary_is_not_bypassed_by_the_socket_of_another_daemon() {
+    let used = |bin: Option<&str>, socket: Option<&str>, client| {
+        let (bin, socket) = (bin.map(PathBuf::from), socket.map(PathBuf::from));
+        local_use(&LocateOptions { bin, socket, client, ..LocateOptions::default() })
+    };
+    let (bin, socket) = (Some(TRUSTED), Some("/run/x/s.sock"));
+    assert_eq!(used(bin, None, ClientMode::Auto), LocalUse::Never);
+    for (bin, socket) in [(bin, socket), (None, socket), (None, None)] {
+        assert_eq!(used(bin, socket, ClientMode::Auto), LocalUse::First);
+    }
+    for (bin, socket) in [(bin, socket), (bin, None), (None, socket), (None, None)] {
+        assert_eq!(used(bin, socket, ClientMode::Cli), LocalUse::Never);
+        assert_eq!(used(bin, socket, ClientMode::LocalApi), LocalUse::Only);
+    }
+}
+
+#[test]
+fn the_socket_alone_takes_no_binary_and_never_an_untrusted_one() {
+    let local = |options| LocateOptions { client: ClientMode::LocalApi, ..options };
+    let (dir, path) = open_to_all(0o755);
+    for options in [bin(&path), bin(dir.path().join("none")), bin("tailscale"), search("/none")] {
+        let located = locate_as(local(options), &[], 0).unwrap();
+        assert_eq!(located.tailscale.path(), Path::new(NAME));
+        assert_eq!(located.warnings, Vec::<String>::new());
+        let error = crate::test_support::block_on(located.tailscale.version()).unwrap_err();
+        assert_eq!(error.code(), "tailscale_not_installed");
+    }
+    let relative = local(LocateOptions { socket: Some("s.sock".into()), ..LocateOptions::default() });
+    assert_eq!(refused(relative, 0).code(), "tailscale_path_relative");
+}

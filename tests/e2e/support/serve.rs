@@ -68,7 +68,7 @@ impl BehindServe {
     fn setup(tailnet: &Tailnet, app: &Upstream, daemon: &Tailscaled, config: &str) -> Setup {
         let socket = format!("{:?}", daemon.socket().display().to_string());
         let config = format!(
-            "{{gateway: {{tailscale: {{socket: {socket}}}, auth: {{allowTailscale: true}}, {config}}}}}"
+            "{{gateway: {{tailscale: {{socket: {socket}, client: 'cli'}}, auth: {{allowTailscale: true}}, {config}}}}}"
         );
         Setup::new().tailscale(tailnet).upstream(app).token(TOKEN).config(config)
     }

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -22,11 +23,26 @@ impl StandIn {
     /// port: `funnel`, `stranger`, or a peer's name in the scenario.
     #[track_caller]
     pub(crate) fn of(tailnet: &Tailnet, callers: &[&str]) -> Self {
+        Self::start(tailnet, callers, None)
+    }
+
+    /// The same as another user, who has to be able to write to the tailnet's
+    /// directory. Takes root.
+    #[track_caller]
+    pub(crate) fn as_user(tailnet: &Tailnet, uid: u32) -> Self {
+        Self::start(tailnet, &[], Some(uid))
+    }
+
+    #[track_caller]
+    fn start(tailnet: &Tailnet, callers: &[&str], uid: Option<u32>) -> Self {
         let mut command = Command::new(fake());
         command.args(["fake", "daemon", "--dir"]).arg(tailnet.dir());
         command.arg("--socket").arg(tailnet.dir().join("tailscaled.sock"));
         for caller in callers {
             command.args(["--as", caller]);
+        }
+        if let Some(uid) = uid {
+            command.uid(uid).gid(uid);
         }
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();

@@ -159,6 +159,11 @@ impl Tailnet {
             .collect()
     }
 
+    /// The calls of one subcommand that came by one way: `cli` or `localapi`.
+    pub(crate) fn calls_via(&self, via: &str, command: &str) -> usize {
+        self.calls(command).iter().filter(|call| call["via"] == via).count()
+    }
+
     /// How often `whois` was asked about an address.
     pub(crate) fn whois_calls(&self, about: &str) -> usize {
         let asks = |call: &Value| {
