@@ -66,7 +66,7 @@ pub fn is_tailscaled_running() -> Option<bool> {
         }
         match fs::read_to_string(entry.path().join("stat")) {
             // Wrappers give it names such as `.tailscaled-wra`.
-            Ok(stat) if names_living(&stat, "tailscale") => return Some(true),
+            Ok(stat) if names_living(&stat, "tailscaled") => return Some(true),
             Ok(_) => {}
             // It ended while we looked.
             Err(error) if matches!(error.raw_os_error(), Some(2 | 3)) => {}

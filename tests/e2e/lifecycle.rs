@@ -188,9 +188,8 @@ fn threat_058_mode_none_ends_when_a_serve_route_or_userspace_networking_shows() 
 
 #[test]
 fn threat_058_mode_none_does_not_start_where_others_reach_loopback() {
-    // A port that was free a moment ago: which port a route leads to must be known
-    // before the start.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // Which port a route leads to must be known before the start.
+    let port = port_for_later();
     for exposing in ["tun=false", &route_to(&format!("http://127.0.0.1:{port}"))] {
         let tailnet = Tailnet::new().with(&[exposing]);
         let port = port.to_string();
@@ -202,6 +201,14 @@ fn threat_058_mode_none_does_not_start_where_others_reach_loopback() {
         let gateway = setup().token(TOKEN).start();
         gateway.local().get("/").assert_refused(401, "token_missing");
     }
+}
+
+/// A port of loopback that is free and stays so: the system gives none below its
+/// ephemeral ones to whoever asks for any.
+fn port_for_later() -> u16 {
+    let start = 20_000 + u16::try_from(std::process::id() % 8_000).unwrap();
+    let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    (start..start + 4_000).find(free).expect("a free port")
 }
 
 #[test]
