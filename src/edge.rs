@@ -12,6 +12,7 @@ mod live;
 pub mod path;
 pub mod pipeline;
 mod recheck;
+mod request_id;
 pub mod request_log;
 pub mod respond;
 pub mod router;

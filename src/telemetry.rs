@@ -10,11 +10,13 @@ use std::io::IsTerminal;
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogConfig, LogFormat};
 
@@ -39,14 +41,15 @@ pub fn init(config: &LogConfig, verbose: bool) -> Style {
     };
     let level = if verbose { "debug" } else { config.level.as_str() };
     let ours = format!("warn,openclaw={level},openclaw_tailscale={level}");
-    let filter = EnvFilter::try_new(ours).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+    let filter = ours.parse().unwrap_or_else(|_| Targets::new().with_default(tracing::Level::INFO));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let log = tracing_subscriber::registry().with(filter);
     // A second set-up in one process (tests) changes nothing.
     let _ = if json {
-        builder.event_format(JsonLine).try_init()
+        log.with(lines.event_format(JsonLine)).try_init()
     } else {
         let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        builder.with_target(false).with_timer(Now).with_ansi(colour).try_init()
+        log.with(lines.with_target(false).with_timer(Now).with_ansi(colour)).try_init()
     };
     match level {
         "error" | "warn" => Style::Off,

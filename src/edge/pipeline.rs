@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use http::header::{self, HeaderName};
@@ -18,6 +17,7 @@ use super::decide::{Allowed, Trail, View};
 use super::grant::Grant;
 use super::live::Live;
 use super::recheck::recheck;
+use super::request_id::next_request_id;
 use super::request_log::{Line, LoggedBody};
 use super::respond::{self, Asked};
 use super::shared::Shared;
@@ -32,6 +32,7 @@ use crate::ingress::{
     Admit, ConnControl, ConnFacts, Endpoint, Evidence, Handler, IngressFacts, Limits, ListenerKind, Via,
 };
 use crate::proxy::{self, CloseSignal, Credentials, Forward, UpstreamPools};
+use crate::telemetry::Style;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -79,7 +80,9 @@ impl Edge {
         let upgrade = request.headers().contains_key(header::UPGRADE);
         let close = upgrade || !request.body().is_end_stream();
         let bytes_in = request.body().size_hint().exact().unwrap_or(0);
-        let raw_path = request.uri().path().to_owned();
+        let logs = self.shared.log_style != Style::Off;
+        // Only the line needs a copy of it.
+        let raw_path = if logs { request.uri().path().to_owned() } else { String::new() };
 
         let page = respond::wants_page(&method, request.headers());
         let (response, reason) = match self.decide(&view, conn, &request, &mut trail).await {
@@ -139,8 +142,11 @@ impl Edge {
         if (funnel || self.shared.is_draining()) && status != StatusCode::SWITCHING_PROTOCOLS {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
+        if !logs {
+            return response;
+        }
         let line = self.line(conn, trail, request_id, method, raw_path, reason, started, bytes_in);
-        response.map(|body| Body::Local(Box::pin(LoggedBody::new(body, status, Box::new(line)))))
+        response.map(|body| Body::Local(Box::pin(LoggedBody::new(body, status, line))))
     }
 
     /// Remembers on what this request is let through, in case it stays open.
@@ -290,15 +296,4 @@ impl Handler for Edge {
     async fn call(self: Rc<Self>, conn: Rc<Conn>, request: Request<Incoming>) -> Response<Body> {
         self.answer(&conn, request).await
     }
-}
-
-/// A number for a request: unique in this process, not guessable from outside,
-/// and cheap.
-fn next_request_id() -> HeaderValue {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    static PREFIX: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
-    let prefix = PREFIX.get_or_init(|| getrandom::u32().unwrap_or_else(|_| std::process::id()));
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let id = format!("{prefix:08x}-{number:06x}");
-    HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("-"))
 }

@@ -151,12 +151,12 @@ pub struct LoggedBody {
     status: StatusCode,
     bytes_out: u64,
     complete: bool,
-    line: Box<Line>,
+    line: Line,
 }
 
 impl LoggedBody {
     /// Wraps an answer's body.
-    pub fn new(body: Body, status: StatusCode, line: Box<Line>) -> Self {
+    pub fn new(body: Body, status: StatusCode, line: Line) -> Self {
         let complete = body.is_end_stream();
         Self { body, status, bytes_out: 0, complete, line }
     }

@@ -95,14 +95,15 @@ fn prefers_html(accept: &str) -> bool {
     let mut json = 0.0f32;
     for range in accept.split(',') {
         let mut parts = range.split(';').map(str::trim);
-        let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let kind = parts.next().unwrap_or_default();
+        let is = |wanted: &str| kind.eq_ignore_ascii_case(wanted);
         let quality = parts
             .find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")))
             .map_or(1.0, |q| q.parse().unwrap_or(0.0));
-        match kind.as_str() {
-            "text/html" | "application/xhtml+xml" => html = html.max(quality),
-            "application/json" => json = json.max(quality),
-            _ => {}
+        if is("text/html") || is("application/xhtml+xml") {
+            html = html.max(quality);
+        } else if is("application/json") {
+            json = json.max(quality);
         }
     }
     html > 0.0 && html >= json

@@ -38,7 +38,8 @@ impl<H: Handler> Accepted<H> {
     /// Serves a TCP connection.
     pub(super) async fn tcp(self, stream: TcpStream, tls: Option<Tls>) {
         match tls {
-            Some(tls) => self.tls(stream, &tls).await,
+            // Boxed, like HTTP/2 below: a plain connection need not carry its size.
+            Some(tls) => Box::pin(self.tls(stream, &tls)).await,
             None => self.plain(stream).await,
         }
     }
@@ -51,7 +52,7 @@ impl<H: Handler> Accepted<H> {
     async fn plain(self, mut stream: TcpStream) {
         match timeout(self.limits.first_byte, self.or_aborted(detect(&mut stream))).await {
             Ok(Some(Ok((Protocol::Http1, first)))) => self.http1(stream, first).await,
-            Ok(Some(Ok((Protocol::Http2, first)))) => self.http2(Replay::new(first, stream)).await,
+            Ok(Some(Ok((Protocol::Http2, first)))) => Box::pin(self.http2(Replay::new(first, stream))).await,
             Ok(Some(Ok((Protocol::Nothing, _)) | Err(_)) | None) | Err(_) => {}
         }
     }
@@ -71,7 +72,7 @@ impl<H: Handler> Accepted<H> {
         let server_name = session.server_name().map(str::to_ascii_lowercase);
         let h2 = session.alpn_protocol() == Some(b"h2");
         self.facts.tls = Some(TlsFacts { server_name });
-        if h2 { self.http2(stream).await } else { self.http1(stream, BytesMut::new()).await }
+        if h2 { Box::pin(self.http2(stream)).await } else { self.http1(stream, BytesMut::new()).await }
     }
 
     /// `None` once the connection is to end before it was one.

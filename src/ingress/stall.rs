@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::control::Shared;
+use super::gather::poll_write_gathered;
 use super::slots::Slot;
 
 /// A socket whose writes fail once they made no progress for too long. It also
@@ -64,7 +65,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stall<T> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let polled = Pin::new(&mut this.inner).poll_write_vectored(cx, bufs);
+        let polled = poll_write_gathered(Pin::new(&mut this.inner), cx, bufs);
         let polled = this.watch(cx, polled);
         if let Poll::Ready(Ok(bytes)) = &polled {
             this.shared.wrote(*bytes);

@@ -69,7 +69,8 @@ pub(super) async fn pooled(
         }
         tracing::debug!(upstream = %entry.upstream.addr, "a kept connection was gone; sending again");
     }
-    fresh(entry, request, bounds).await
+    // Boxed: a request over a kept connection need not carry its size.
+    Box::pin(fresh(entry, request, bounds)).await
 }
 
 /// Sends over a new connection.

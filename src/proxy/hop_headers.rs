@@ -15,7 +15,7 @@ const PROXY_AUTHENTICATION_INFO: HeaderName = HeaderName::from_static("proxy-aut
 
 /// `TE` goes entirely: trailers are not forwarded (threat rule 15), so asking
 /// for them would be asking for something that never arrives.
-const HOP_BY_HOP: [HeaderName; 9] = [
+static HOP_BY_HOP: [HeaderName; 9] = [
     KEEP_ALIVE,
     PROXY_AUTHENTICATE,
     PROXY_AUTHENTICATION_INFO,
@@ -33,8 +33,11 @@ pub(super) fn remove(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         remove_connection(headers);
     }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
+    // Looking through the few there are costs less than a search for each.
+    if headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        for name in &HOP_BY_HOP {
+            headers.remove(name);
+        }
     }
 }
 

@@ -10,6 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
+use crate::ingress::poll_write_gathered;
+
 /// What an upstream is reached over.
 pub(super) enum Transport {
     Tcp(TcpStream),
@@ -76,7 +78,7 @@ impl AsyncWrite for UpstreamIo {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        each!(&mut self.get_mut().transport, io => io.poll_write_vectored(cx, bufs))
+        each!(&mut self.get_mut().transport, io => poll_write_gathered(io, cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
