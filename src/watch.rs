@@ -62,11 +62,13 @@ impl Finder {
             return Ok(found);
         }
         let located = Tailscale::locate(self.options.clone())?;
-        if located.tailscale.path().is_relative() {
-            tracing::info!("no tailscale program is used, tailscaled is asked at its socket");
-        }
-        for warning in &located.warnings {
-            tracing::warn!(path = %located.tailscale.path().display(), warning, "the tailscale program is in a weak place");
+        match located.tailscale.path() {
+            None => tracing::info!("no tailscale program is used, tailscaled is asked at its socket"),
+            Some(path) => {
+                for warning in &located.warnings {
+                    tracing::warn!(path = %path.display(), warning, "the tailscale program is in a weak place");
+                }
+            }
         }
         self.found.store(Arc::new(Some(located.tailscale.clone())));
         Ok(located.tailscale)

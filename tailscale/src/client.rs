@@ -52,9 +52,6 @@ pub(crate) enum LocalUse {
     Only,
 }
 
-/// What stands for a binary that there is not.
-const NO_PROGRAM: &str = "tailscale";
-
 impl Tailscale {
     /// Finds the binary, once: the configured path, else the first trustworthy one of
     /// `PATH` (absolute entries only) and the known locations.
@@ -79,11 +76,11 @@ impl Tailscale {
         Self { inner: Arc::new(Inner { program, socket, limits, local, local_answers }) }
     }
 
-    /// The absolute path of the binary; its bare name where the LocalAPI alone is
-    /// asked and no binary was found.
+    /// The absolute path of the binary. `None` where the LocalAPI alone is asked and no
+    /// binary was found.
     #[must_use]
-    pub fn path(&self) -> &Path {
-        self.inner.program.as_deref().unwrap_or(Path::new(NO_PROGRAM))
+    pub fn path(&self) -> Option<&Path> {
+        self.inner.program.as_deref()
     }
 
     /// Whether the last call that the LocalAPI could take was answered by it, whatever
@@ -234,7 +231,7 @@ impl Tailscale {
     async fn run(&self, command: Command) -> Result<Vec<u8>, Error> {
         let Inner { program, socket, limits, .. } = &*self.inner;
         let Some(program) = program else {
-            return Err(Error::NotInstalled { path: PathBuf::from(NO_PROGRAM) });
+            return Err(Error::NotInstalled { path: PathBuf::from("tailscale") });
         };
         let args = command.args(socket.as_deref());
         run(Call { name: command.name(), program, args: &args, limits }).await

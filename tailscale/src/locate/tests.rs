@@ -98,7 +98,7 @@ fn others_run_it_with_a_warning() {
     let (dir, path) = open_to_all(0o755);
     for options in [bin(&path), search(dir.path())] {
         let located = locate_as(options, &[], NOBODY_SPECIAL).unwrap();
-        assert_eq!(located.tailscale.path(), path);
+        assert_eq!(located.tailscale.path(), Some(path.as_path()));
         assert!(!located.warnings.is_empty());
     }
 }
@@ -109,7 +109,7 @@ fn a_trusted_place_is_preferred_to_an_earlier_one() {
     for euid in [0, NOBODY_SPECIAL] {
         let known = [PathBuf::from("/none/tailscale"), PathBuf::from(TRUSTED)];
         let located = locate_as(search(dir.path()), &known, euid).unwrap();
-        assert_eq!(located.tailscale.path(), Path::new(TRUSTED));
+        assert_eq!(located.tailscale.path(), Some(Path::new(TRUSTED)));
         assert_eq!(located.warnings, Vec::<String>::new());
     }
 }
@@ -118,7 +118,7 @@ fn a_trusted_place_is_preferred_to_an_earlier_one() {
 fn a_configured_path_is_taken_as_it_is() {
     let options = LocateOptions { socket: Some("/run/x/s.sock".into()), ..bin(TRUSTED) };
     let located = locate_as(options, &[], 0).unwrap();
-    assert_eq!(located.tailscale.path(), Path::new(TRUSTED));
+    assert_eq!(located.tailscale.path(), Some(Path::new(TRUSTED)));
     assert_eq!(located.tailscale.socket_path(), Path::new("/run/x/s.sock"));
     assert!(located.warnings.is_empty());
 }
@@ -146,7 +146,7 @@ fn the_socket_alone_takes_no_binary_and_never_an_untrusted_one() {
     let (dir, path) = open_to_all(0o755);
     for options in [bin(&path), bin(dir.path().join("none")), bin("tailscale"), search("/none")] {
         let located = locate_as(local(options), &[], 0).unwrap();
-        assert_eq!(located.tailscale.path(), Path::new(NAME));
+        assert_eq!(located.tailscale.path(), None);
         assert_eq!(located.warnings, Vec::<String>::new());
         let error = crate::test_support::block_on(located.tailscale.version()).unwrap_err();
         assert_eq!(error.code(), "tailscale_not_installed");
