@@ -48,7 +48,6 @@ fn a_socket_that_another_user_planted_is_not_asked() {
 
 #[test]
 fn a_lookup_at_the_socket_that_fails_is_503_and_the_program_is_not_asked() {
-    // One address each: failures are kept for five seconds.
     let faults = [
         "garbage",
         "truncated",
@@ -65,17 +64,7 @@ fn a_lookup_at_the_socket_that_fails_is_503_and_the_program_is_not_asked() {
         "down",
         "hang",
     ];
-    let peers: String =
-        (0..faults.len()).map(|n| format!("p{n}: {{ips: [\"127.100.1.{n}\"], user: \"alice\"}},")).collect();
-    let scenario = format!(
-        r#"{{users: {{alice: {{login: "alice@example.com", name: "Alice"}}}},
-            self: {{name: "gw", ips: ["{GW}"], user: "alice"}},
-            peers: {{fine: {{ips: ["{ALICE}"], user: "alice"}}, {peers}}}}}"#
-    );
-    let (tailnet, app) = (Tailnet::playing(&scenario), Upstream::echo());
-    for (number, fault) in faults.iter().enumerate() {
-        tailnet.set(&[&format!("fault.whois@127.100.1.{number}={fault}")]);
-    }
+    let (tailnet, app) = (Tailnet::with_failing_lookups(&faults), Upstream::echo());
     let daemon = StandIn::of(&tailnet, &[]);
     let config = config(&daemon, "auto");
     let gateway = Setup::on(&tailnet).upstream(&app).token(TOKEN).config(config).start_on_tailnet();

@@ -13,7 +13,6 @@ fn on_tailnet() -> (Tailnet, Upstream, Gateway) {
 
 #[test]
 fn threat_009_a_lookup_that_fails_is_503_and_one_that_finds_nobody_401() {
-    // One address each: failures are kept for five seconds.
     let faults = [
         "garbage",
         "truncated",
@@ -32,17 +31,7 @@ fn threat_009_a_lookup_that_fails_is_503_and_one_that_finds_nobody_401() {
         "denied",
         "down",
     ];
-    let peers: String =
-        (0..faults.len()).map(|n| format!("p{n}: {{ips: [\"127.100.1.{n}\"], user: \"alice\"}},")).collect();
-    let scenario = format!(
-        r#"{{users: {{alice: {{login: "alice@example.com", name: "Alice"}}}},
-            self: {{name: "gw", ips: ["{GW}"], user: "alice"}},
-            peers: {{fine: {{ips: ["{ALICE}"], user: "alice"}}, {peers}}}}}"#
-    );
-    let (tailnet, app) = (Tailnet::playing(&scenario), Upstream::echo());
-    for (number, fault) in faults.iter().enumerate() {
-        tailnet.set(&[&format!("fault.whois@127.100.1.{number}={fault}")]);
-    }
+    let (tailnet, app) = (Tailnet::with_failing_lookups(&faults), Upstream::echo());
     let gateway = Setup::on(&tailnet).upstream(&app).token(TOKEN).start_on_tailnet();
     for (number, fault) in faults.iter().enumerate() {
         let answer = gateway.peer(&format!("127.100.1.{number}")).get("/");

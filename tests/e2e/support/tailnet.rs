@@ -95,6 +95,25 @@ impl Tailnet {
         Self::playing(&std::fs::read_to_string(path.join(format!("{name}.json5"))).unwrap())
     }
 
+    /// Alice's phone, and a peer for each fault, whose look-up ends in it: the first
+    /// has the address 127.100.1.0. One address each: failures are kept for five
+    /// seconds.
+    #[track_caller]
+    pub(crate) fn with_failing_lookups(faults: &[&str]) -> Self {
+        let peers: String = (0..faults.len())
+            .map(|n| format!("p{n}: {{ips: [\"127.100.1.{n}\"], user: \"alice\"}},"))
+            .collect();
+        let tailnet = Self::playing(&format!(
+            r#"{{users: {{alice: {{login: "alice@example.com", name: "Alice"}}}},
+                self: {{name: "gw", ips: ["{GW}"], user: "alice"}},
+                peers: {{fine: {{ips: ["{ALICE}"], user: "alice"}}, {peers}}}}}"#
+        ));
+        for (number, fault) in faults.iter().enumerate() {
+            tailnet.set(&[&format!("fault.whois@127.100.1.{number}={fault}")]);
+        }
+        tailnet
+    }
+
     /// Any scenario.
     pub(crate) fn playing(scenario: &str) -> Self {
         let dir = private_dir();
