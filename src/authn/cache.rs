@@ -297,12 +297,14 @@ impl IdentityCache {
         let mut entries = self.entries();
         let busy = matches!(answer.verdict, Err(Reason::WhoisBusy));
         if answer.epoch == self.0.state.load().epoch && !busy {
-            if let Some(Entry::Known { answer: before, .. }) = entries.peek(&ip)
-                && before.verdict.is_ok()
-                && !is_same(&before.verdict, &answer.verdict)
-            {
+            let before = match entries.peek(&ip) {
+                Some(Entry::Known { answer, .. }) if answer.verdict.is_ok() => Some(&answer.verdict),
+                _ => None,
+            };
+            if before.is_some_and(|before| !is_same(before, &answer.verdict)) {
                 self.0.revision.fetch_add(1, Ordering::Release);
             }
+            warn_of_grants(before, &answer.verdict);
             entries.put(ip, Entry::Known { answer, renewing: false });
         } else {
             // Asked in another world, or not asked at all: the next one asks.
@@ -321,11 +323,24 @@ impl IdentityCache {
     }
 }
 
-/// Whether two verdicts name the same person or machine, with the same standing.
+/// Whether two verdicts name the same person or machine, with the same standing and
+/// the same grants.
 fn is_same(before: &Verdict, now: &Verdict) -> bool {
     match (before, now) {
-        (Ok(before), Ok(now)) => before.is_same(now),
+        (Ok(before), Ok(now)) => before.is_same(now) && before.grants() == now.grants(),
         _ => false,
+    }
+}
+
+/// Says that a peer's grants are ignored, when that is news.
+fn warn_of_grants(before: Option<&Verdict>, now: &Verdict) {
+    let ignored = |verdict: &Verdict| verdict.as_ref().ok()?.grants()?.ignored().map(str::to_owned);
+    if let (Ok(principal), Some(why)) = (now, ignored(now))
+        && before.and_then(ignored).as_ref() != Some(&why)
+    {
+        let who = principal.label();
+        let capability = crate::domain::grants::CAPABILITY;
+        tracing::warn!(event = "grants_ignored", %who, capability, why, "the tailnet's grants to a peer are ignored");
     }
 }
 

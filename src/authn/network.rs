@@ -6,6 +6,7 @@ use openclaw_tailscale::Whois;
 
 use super::{Identities, SchemeAnswer};
 use crate::domain::access::is_sound_login;
+use crate::domain::grants::{self, TailnetGrants};
 use crate::domain::identity::IdentityHeaders;
 use crate::domain::{Principal, Reason, Running, TailnetNode, TailnetState, TailnetUser, rfc2047};
 use crate::ingress::{Evidence, IngressFacts};
@@ -103,10 +104,12 @@ pub fn principal(whois: &Whois, running: &Running) -> Result<Principal, Reason> 
     let node_name =
         node.name.as_ref().map_or_else(|| node.computed_name.clone(), |name| name.as_str().to_owned());
     let router = node.is_router();
+    let grants = whois.cap_map.get(grants::CAPABILITY);
+    let grants = grants.map_or_else(TailnetGrants::default, |values| TailnetGrants::read(values));
     let addr = node.addresses.first().map(|network| network.ip());
     if !node.tags.is_empty() {
         let tags = node.tags.clone();
-        return Ok(Principal::Node(Arc::new(TailnetNode { tags, node_id, node_name, addr, router })));
+        return Ok(Principal::Node(Arc::new(TailnetNode { tags, node_id, node_name, addr, router, grants })));
     }
     let profile = &whois.user;
     if !is_sound_login(profile.login.as_str()) {
@@ -133,6 +136,7 @@ pub fn principal(whois: &Whois, running: &Running) -> Result<Principal, Reason> 
         addr,
         member,
         router,
+        grants,
         headers,
     })))
 }

@@ -3,12 +3,14 @@
 //! Default: the owner of the gateway's node and nobody else. An empty list never
 //! means everybody (threat rule 59). People of other tailnets, tagged machines
 //! and machines that forward others' traffic get in only by entries that say so.
+//! What the tailnet's policy grants counts like an entry; they add up.
 
 use std::sync::Arc;
 
 use super::{ApiPermit, Permit};
 use crate::domain::{
-    Access, AccessEntry, Owner, Principal, Public, Reason, Role, Route, TailnetNode, TailnetUser, Who,
+    Access, AccessEntry, Owner, Principal, Public, Reason, Role, Route, TailnetGrant, TailnetGrants,
+    TailnetNode, TailnetUser, Who,
 };
 use crate::ingress::Via;
 
@@ -38,11 +40,15 @@ pub fn decide(route: &Arc<Route>, question: Question<'_>) -> Result<Permit, Reas
     if question.via == Via::Funnel && route.public == Public::No {
         return Err(Reason::NotPublic);
     }
-    let entries = route.allow.as_deref().unwrap_or(&question.access.allow);
+    let lists = Lists {
+        entries: route.allow.as_deref().unwrap_or(&question.access.allow),
+        own_list: route.allow.is_some(),
+        route: Some(route.name.as_str()),
+    };
     let role = match &question.principal {
         // An open route admits everybody, at the least role there is.
         Principal::Public if route.public == Public::Open => Role::User,
-        principal => match role_of(principal, &question, entries, Some(route.name.as_str())) {
+        principal => match role_of(principal, &question, &lists) {
             Ok(role) => role,
             // Also somebody whom the list does not know: they are the public then,
             // and the app is told no name.
@@ -67,30 +73,83 @@ pub fn decide_own(at_least: Role, question: Question<'_>) -> Result<ApiPermit, R
     if question.via == Via::Funnel {
         return Err(Reason::NotPublic);
     }
-    let role = role_of(&question.principal, &question, &question.access.allow, None)?;
+    let lists = Lists { entries: &question.access.allow, own_list: false, route: None };
+    let role = role_of(&question.principal, &question, &lists)?;
     if role < at_least {
         return Err(Reason::RoleRequired);
     }
     Ok(ApiPermit::grant(question.principal, role))
 }
 
-fn role_of(
-    principal: &Principal,
-    question: &Question<'_>,
-    entries: &[AccessEntry],
-    route: Option<&str>,
-) -> Result<Role, Reason> {
+/// What may speak for somebody.
+struct Lists<'a> {
+    /// The entries that count here.
+    entries: &'a [AccessEntry],
+    /// Whether they are the route's own.
+    own_list: bool,
+    /// The route; `None` for our own pages.
+    route: Option<&'a str>,
+}
+
+/// What an entry or a grant that speaks of somebody says.
+struct Terms {
+    role: Role,
+    shared: bool,
+    via_router: bool,
+}
+
+impl From<&AccessEntry> for Terms {
+    fn from(entry: &AccessEntry) -> Self {
+        Self { role: entry.role, shared: entry.shared, via_router: entry.via_router }
+    }
+}
+
+impl From<&TailnetGrant> for Terms {
+    fn from(grant: &TailnetGrant) -> Self {
+        Self { role: grant.role, shared: grant.shared, via_router: grant.via_router }
+    }
+}
+
+impl Lists<'_> {
+    /// The entries that count now, for this route.
+    fn entries(&self, now: i64) -> impl Iterator<Item = &AccessEntry> {
+        self.entries.iter().filter(move |entry| {
+            entry.until.is_none_or(|until| now < until) && self.covers(entry.routes.as_deref(), entry.role)
+        })
+    }
+
+    /// The grants that count for this route. One with a list of its own is opened
+    /// by a grant that names it, not by one for whatever there is.
+    fn grants<'g>(&'g self, grants: &'g TailnetGrants) -> impl Iterator<Item = &'g TailnetGrant> {
+        grants.iter().filter(move |grant| {
+            self.covers(grant.routes.as_deref(), grant.role) && !(self.own_list && grant.routes.is_none())
+        })
+    }
+
+    fn covers(&self, routes: Option<&[String]>, role: Role) -> bool {
+        match (routes, self.route) {
+            (None, _) => true,
+            (Some(names), Some(route)) => names.iter().any(|name| name == route),
+            // Our own pages are no route: an entry for certain routes does
+            // not open them, except to say who one is.
+            (Some(_), None) => role == Role::User,
+        }
+    }
+}
+
+fn role_of(principal: &Principal, question: &Question<'_>, lists: &Lists<'_>) -> Result<Role, Reason> {
     match principal {
         Principal::Local => Ok(Role::Admin),
         Principal::SecretHolder { public: true, .. } => Ok(Role::User),
         Principal::SecretHolder { public: false, .. } => Ok(Role::Admin),
         Principal::Public => Err(Reason::NotPublic),
-        Principal::User(user) => user_role(user, question, entries, route),
-        Principal::Node(node) => node_role(node, question, entries, route),
+        Principal::User(user) => user_role(user, question, lists),
+        Principal::Node(node) => node_role(node, lists, question.now),
         // Whoever the proxy may name was checked against `allowUsers`; an entry
         // can only raise them.
         Principal::Proxy(user) => {
-            let raised = in_force(entries, question.now, route)
+            let raised = lists
+                .entries(question.now)
                 .filter(|entry| matches!(&entry.who, Who::Proxy(name) if *name == user.name))
                 .map(|entry| entry.role)
                 .max();
@@ -99,27 +158,22 @@ fn role_of(
     }
 }
 
-fn user_role(
-    user: &TailnetUser,
-    question: &Question<'_>,
-    entries: &[AccessEntry],
-    route: Option<&str>,
-) -> Result<Role, Reason> {
+fn user_role(user: &TailnetUser, question: &Question<'_>, lists: &Lists<'_>) -> Result<Role, Reason> {
     let owner =
         question.access.owner && user.member && question.owner.is_some_and(|owner| is_owner(user, owner));
-    let matching: Vec<&AccessEntry> =
-        in_force(entries, question.now, route).filter(|entry| speaks_of_user(&entry.who, user)).collect();
+    let entries = lists.entries(question.now).filter(|entry| speaks_of_user(&entry.who, user));
+    let matching: Vec<Terms> =
+        entries.map(Terms::from).chain(lists.grants(&user.grants).map(Terms::from)).collect();
     if matching.is_empty() && !owner {
         return Err(if user.member { Reason::NotAllowed } else { Reason::SharedUserNotListed });
     }
-    let covering: Vec<&AccessEntry> =
-        matching.iter().copied().filter(|entry| user.member || entry.shared).collect();
+    let covering: Vec<&Terms> = matching.iter().filter(|terms| user.member || terms.shared).collect();
     if covering.is_empty() && !owner {
         return Err(Reason::SharedUserNotListed);
     }
     let mut role =
-        covering.iter().filter(|entry| entry.via_router || !user.router).map(|entry| entry.role).max();
-    if owner && (!user.router || covering.iter().any(|entry| entry.via_router)) {
+        covering.iter().filter(|terms| terms.via_router || !user.router).map(|terms| terms.role).max();
+    if owner && (!user.router || covering.iter().any(|terms| terms.via_router)) {
         role = Some(Role::Admin);
     }
     let role = role.ok_or(Reason::ViaRouter)?;
@@ -131,22 +185,18 @@ fn user_role(
     }
 }
 
-fn node_role(
-    node: &TailnetNode,
-    question: &Question<'_>,
-    entries: &[AccessEntry],
-    route: Option<&str>,
-) -> Result<Role, Reason> {
-    let matching: Vec<&AccessEntry> = in_force(entries, question.now, route)
-        .filter(|entry| matches!(&entry.who, Who::Tag(tag) if node.tags.contains(tag)))
-        .collect();
+fn node_role(node: &TailnetNode, lists: &Lists<'_>, now: i64) -> Result<Role, Reason> {
+    let entries =
+        lists.entries(now).filter(|entry| matches!(&entry.who, Who::Tag(tag) if node.tags.contains(tag)));
+    let grants = lists.grants(&node.grants).filter(|grant| grant.tagged);
+    let matching: Vec<Terms> = entries.map(Terms::from).chain(grants.map(Terms::from)).collect();
     if matching.is_empty() {
         return Err(Reason::TaggedNodeNotListed);
     }
     matching
         .iter()
-        .filter(|entry| entry.via_router || !node.router)
-        .map(|entry| entry.role)
+        .filter(|terms| terms.via_router || !node.router)
+        .map(|terms| terms.role)
         .max()
         .ok_or(Reason::ViaRouter)
 }
@@ -154,23 +204,6 @@ fn node_role(
 /// The owner is a login and a user id, never a login alone.
 fn is_owner(user: &TailnetUser, owner: &Owner) -> bool {
     user.user_id == owner.user_id && user.login == owner.login
-}
-
-fn in_force<'a>(
-    entries: &'a [AccessEntry],
-    now: i64,
-    route: Option<&'a str>,
-) -> impl Iterator<Item = &'a AccessEntry> {
-    entries.iter().filter(move |entry| {
-        entry.until.is_none_or(|until| now < until)
-            && match (&entry.routes, route) {
-                (None, _) => true,
-                (Some(names), Some(route)) => names.iter().any(|name| name == route),
-                // Our own pages are no route: an entry for certain routes does
-                // not open them, except to say who one is.
-                (Some(_), None) => entry.role == Role::User,
-            }
-    })
 }
 
 fn speaks_of_user(who: &Who, user: &TailnetUser) -> bool {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 use openclaw_tailscale::{Login, StableNodeId};
 
-use super::rfc2047;
+use super::{TailnetGrants, rfc2047};
 
 /// A person on a tailnet, as `whois` of an address said.
 #[derive(Clone, Debug)]
@@ -28,6 +28,8 @@ pub struct TailnetUser {
     pub member: bool,
     /// Whether the device forwards other machines' traffic (threat rule 105).
     pub router: bool,
+    /// What the tailnet's policy grants them here.
+    pub grants: TailnetGrants,
     /// The identity headers an upstream gets, built once per identity.
     pub headers: IdentityHeaders,
 }
@@ -71,6 +73,8 @@ pub struct TailnetNode {
     pub addr: Option<IpAddr>,
     /// Whether the device forwards other machines' traffic.
     pub router: bool,
+    /// What the tailnet's policy grants it here.
+    pub grants: TailnetGrants,
 }
 
 /// A user that a trusted reverse proxy vouched for.
@@ -131,8 +135,17 @@ impl Principal {
         }
     }
 
+    /// What the tailnet's policy grants the caller here.
+    pub fn grants(&self) -> Option<&TailnetGrants> {
+        match self {
+            Self::User(user) => Some(&user.grants),
+            Self::Node(node) => Some(&node.grants),
+            _ => None,
+        }
+    }
+
     /// Whether both are the same person on the same device, or the same machine,
-    /// with everything that decisions are made on.
+    /// in the same standing. What they are granted may differ.
     pub fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::User(a), Self::User(b)) => {

@@ -129,6 +129,7 @@ mod tests {
             node_name: "ci".into(),
             addr: None,
             router: false,
+            grants: Default::default(),
         };
         for principal in [
             Principal::Node(Arc::new(node)),

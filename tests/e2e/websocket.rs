@@ -458,6 +458,34 @@ fn threat_050_what_tailscale_takes_away_closes_sockets() {
 }
 
 #[test]
+fn threat_050_a_grant_that_the_policy_takes_back_closes_its_sockets_and_no_others() {
+    // Narrowed, and made unreadable, which ends the readable one beside it.
+    for (after, ignored) in [
+        (r#"[{role: "user", routes: ["other"]}]"#, false),
+        (r#"[{role: "user"}, {role: "user", from: "home"}]"#, true),
+    ] {
+        let (tailnet, app) = (Tailnet::new(), Upstream::echo());
+        let gateway = Setup::on(&tailnet)
+            .upstream(&app)
+            .config(access(TOKEN, r#""carol@example.com""#))
+            .start_on_tailnet();
+        let origin = format!("http://{}", gateway.tailnet());
+        let open = |who: &str| gateway.peer(who).with("Origin", &origin).websocket("/ws").unwrap();
+        let grant = |value: &str| {
+            tailnet.set(&[&format!(r#"peer.bobpc.caps={{"openclaw.ai/cap/gateway": {value}}}"#)]);
+        };
+        grant(r#"[{role: "user", routes: ["default"]}]"#);
+        let (mut carol, mut bob) = (open(CAROL), open(BOB));
+        assert_open(&mut bob, "before");
+        grant(after);
+        assert_eq!(closed_with(&mut bob), Some((1008, "revoked".into())));
+        gateway.peer(BOB).get("/").assert_refused(403, "not_allowed");
+        assert_open(&mut carol, "after");
+        assert_eq!(gateway.log().contains("grants_ignored"), ignored);
+    }
+}
+
+#[test]
 fn threat_052_a_rotated_token_ends_the_sockets_of_its_holders_and_no_others() {
     let (tailnet, app) = (Tailnet::new(), Upstream::echo());
     let gateway = Setup::on(&tailnet).upstream(&app).config(access(TOKEN, "")).start_on_tailnet();

@@ -15,6 +15,7 @@ fn user(login: &str, id: i64) -> TailnetUser {
         addr: None,
         member: true,
         router: false,
+        grants: TailnetGrants::default(),
         headers: IdentityHeaders {
             login: HeaderValue::from_static("x"),
             name: HeaderValue::from_static("x"),
@@ -101,6 +102,7 @@ fn tagged(tags: &[&str]) -> Principal {
         node_name: "ci".into(),
         addr: None,
         router: false,
+        grants: TailnetGrants::default(),
     }))
 }
 
@@ -246,4 +248,62 @@ fn a_proxys_user_is_a_user_until_an_entry_raises_them() {
     let case = Case::new(&[AccessEntry { role: Role::Admin, ..entry("proxy:bob") }]);
     assert_eq!(case.ask(proxy("Bob")), Ok(Role::User));
     assert_eq!(case.ask(proxy("bob")), Ok(Role::Admin));
+}
+
+fn granted(login: &str, id: i64, values: serde_json::Value) -> TailnetUser {
+    let serde_json::Value::Array(values) = values else { panic!("a test's mistake") };
+    TailnetUser { grants: TailnetGrants::read(&values), ..user(login, id) }
+}
+
+#[test]
+fn threat_026_what_a_grant_does_not_say_is_refused() {
+    use serde_json::json;
+    let bob = |values| granted("bob@example.com", 2, values);
+    let case = Case::new(&[]);
+    for values in
+        [json!([]), json!([{"role": "user", "routes": ["other"]}]), json!([{"role": "user", "routes": []}])]
+    {
+        assert_eq!(case.ask_user(bob(values.clone())), Err(Reason::NotAllowed), "{values}");
+    }
+    // Not for people of other tailnets, not through a router, unless it says so.
+    let eve = TailnetUser { member: false, ..bob(json!([{"role": "admin"}])) };
+    assert_eq!(case.ask_user(eve), Err(Reason::SharedUserNotListed));
+    let router = TailnetUser { router: true, ..bob(json!([{"role": "admin"}])) };
+    assert_eq!(case.ask_user(router), Err(Reason::ViaRouter));
+    // A route with a list of its own is opened by its name only.
+    let listed = Case { route: Route { allow: Some(Vec::new()), ..route() }, ..Case::new(&[]) };
+    assert_eq!(listed.ask_user(bob(json!([{"role": "admin"}]))), Err(Reason::NotAllowed));
+    assert_eq!(listed.ask_user(bob(json!([{"role": "user", "routes": ["chat"]}]))), Ok(Role::User));
+    // The role of the route, the pinned id and the way in bind as ever.
+    let admins = Case { route: Route { role: Role::Admin, ..route() }, ..Case::new(&[]) };
+    assert_eq!(admins.ask_user(bob(json!([{"role": "user"}]))), Err(Reason::RoleRequired));
+    let pinned = Case { pinned: Some(7), ..Case::new(&[]) };
+    assert_eq!(pinned.ask_user(bob(json!([{"role": "user"}]))), Err(Reason::UserIdChanged));
+    let public = Case { via: Via::Funnel, ..Case::new(&[]) };
+    assert_eq!(public.ask_user(bob(json!([{"role": "admin"}]))), Err(Reason::NotPublic));
+}
+
+#[test]
+fn threat_024_a_grant_speaks_of_tagged_machines_only_if_it_says_so() {
+    use serde_json::json;
+    let ci = |value: serde_json::Value| {
+        let Principal::Node(node) = tagged(&["tag:ci"]) else { panic!("a test's mistake") };
+        let node = TailnetNode { grants: TailnetGrants::read(&[value]), ..TailnetNode::clone(&node) };
+        Case::new(&[]).ask(Principal::Node(Arc::new(node)))
+    };
+    assert_eq!(ci(json!({"role": "user"})), Err(Reason::TaggedNodeNotListed));
+    assert_eq!(ci(json!({"role": "user", "tagged": true})), Ok(Role::User));
+}
+
+#[test]
+fn grants_and_entries_add_up() {
+    use serde_json::json;
+    let both = json!([{"role": "user"}, {"role": "admin", "routes": ["chat"]}]);
+    assert_eq!(Case::new(&[]).ask_user(granted("bob@example.com", 2, both)), Ok(Role::Admin));
+    let listed = Case::new(&[entry("bob@example.com")]);
+    assert_eq!(listed.ask_user(granted("bob@example.com", 2, json!([{"role": "admin"}]))), Ok(Role::Admin));
+    assert_eq!(listed.ask_user(granted("bob@example.com", 2, json!(["?"]))), Ok(Role::User));
+    let eve = granted("eve@example.com", 9, json!([{"role": "user", "shared": true, "viaRouter": true}]));
+    let eve = TailnetUser { member: false, router: true, ..eve };
+    assert_eq!(Case::new(&[]).ask_user(eve), Ok(Role::User));
 }

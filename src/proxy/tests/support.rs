@@ -36,6 +36,7 @@ pub(crate) fn alice() -> Principal {
         addr: None,
         member: true,
         router: false,
+        grants: Default::default(),
         headers: IdentityHeaders::new("alice@example.com", "Alïce", None).unwrap(),
     }))
 }
