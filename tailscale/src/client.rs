@@ -1,18 +1,22 @@
 //! The calls, each a command, an answer and a parse.
 
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::command::Command;
+use crate::command::{Command, socket_flag};
 use crate::daemon::{DEFAULT_SOCKET, DaemonProcess, process_behind, process_behind_now};
 use crate::localapi::{self, Failure, Reply};
+use crate::runner::edit::run_edit;
 use crate::runner::{Call, run};
+use crate::serve_edit::EDIT_TIMEOUT;
 use crate::{
-    ETag, Error, Limits, LocateError, LocateOptions, Located, Prefs, ServeConfig, Status, VersionInfo, Whois,
-    json, parse_prefs, parse_serve_config, parse_status, parse_version, parse_whois,
+    ETag, EditError, Error, Limits, LocateError, LocateOptions, Located, Mount, Prefs, ServeConfig,
+    ServeSession, Status, Tie, VersionInfo, Whois, json, parse_prefs, parse_serve_config, parse_status,
+    parse_version, parse_whois,
 };
 
 /// The Tailscale of this machine: its LocalAPI, its command line, or both
@@ -203,6 +207,57 @@ impl Tailscale {
     /// When nobody takes a connection at the socket right now.
     pub fn daemon_process_now(&self) -> Result<DaemonProcess, Error> {
         process_behind_now(&self.socket_path())
+    }
+
+    /// Publishes a mount in the background: `serve --bg`, or `funnel --bg`. At most 20 s.
+    /// Success proves nothing: read [`Self::serve_status`] again.
+    ///
+    /// # Errors
+    /// As [`EditError`] says. [`Error::NotInstalled`] where there is no program.
+    pub async fn serve_publish(&self, mount: &Mount) -> Result<(), EditError> {
+        self.edit(mount.publish_args(true)?).await
+    }
+
+    /// Takes a background mount away, and nothing else: `serve --set-path=… off`.
+    ///
+    /// The program knows the sites of the node's name of now only, and takes the port's
+    /// listener with the last mount of the site.
+    ///
+    /// # Errors
+    /// As [`Self::serve_publish`]; [`EditError::NoSuchMount`] where there is none.
+    pub async fn serve_off(&self, mount: &Mount) -> Result<(), EditError> {
+        self.edit(mount.off_args()?).await
+    }
+
+    /// Publishes a mount for as long as the returned session lives, with the program. It
+    /// has begun when [`Self::serve_status`] shows it.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub async fn serve_session(&self, mount: &Mount, tie: &Tie) -> Result<ServeSession, EditError> {
+        let (program, args) = self.command_line(mount.publish_args(false)?)?;
+        let limits = self.edit_limits();
+        ServeSession::start(Call { name: "serve", program, args: &args, limits: &limits }, tie).await
+    }
+
+    async fn edit(&self, args: Vec<OsString>) -> Result<(), EditError> {
+        let (program, args) = self.command_line(args)?;
+        let limits = self.edit_limits();
+        run_edit(Call { name: "serve", program, args: &args, limits: &limits }).await
+    }
+
+    fn edit_limits(&self) -> Limits {
+        let limits = self.inner.limits;
+        Limits { timeout: EDIT_TIMEOUT.max(limits.timeout), ..limits }
+    }
+
+    /// The program and its arguments, the socket named first.
+    fn command_line(&self, rest: Vec<OsString>) -> Result<(&Path, Vec<OsString>), Error> {
+        let Inner { program, socket, .. } = &*self.inner;
+        let program =
+            program.as_deref().ok_or_else(|| Error::NotInstalled { path: PathBuf::from("tailscale") })?;
+        let args = socket.as_deref().map(socket_flag).into_iter().chain(rest).collect();
+        Ok((program, args))
     }
 
     /// The answer's bytes, from whom the mode says.

@@ -47,9 +47,7 @@ impl Command {
     pub(crate) fn args(self, socket: Option<&Path>) -> Vec<OsString> {
         let mut args: Vec<OsString> = Vec::new();
         if let Some(socket) = socket {
-            let mut flag = OsString::from("--socket=");
-            flag.push(socket);
-            args.push(flag);
+            args.push(socket_flag(socket));
         }
         let words: &[&str] = match self {
             Self::Status => &["status", "--json", "--peers=false"],
@@ -72,6 +70,13 @@ impl Command {
         }
         args
     }
+}
+
+/// Before the subcommand; one argument with `=`, so the path cannot be read as a flag.
+pub(crate) fn socket_flag(socket: &Path) -> OsString {
+    let mut flag = OsString::from("--socket=");
+    flag.push(socket);
+    flag
 }
 
 impl Command {

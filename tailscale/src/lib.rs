@@ -28,6 +28,8 @@ mod names;
 mod prefs;
 mod runner;
 mod serve_config;
+mod serve_edit;
+mod serve_session;
 mod status;
 mod text;
 mod version;
@@ -44,6 +46,8 @@ pub use runner::Limits;
 pub use serve_config::{
     FunnelHost, Listener, Origin, ServeConfig, TargetsPort, TcpForward, WebHandler, parse_serve_config,
 };
+pub use serve_edit::{EditError, Mount, ProxyTarget};
+pub use serve_session::{ServeSession, Tie, exec_tied};
 pub use status::{BackendState, SelfNode, Status, Tailnet, parse_status};
 pub use version::{Version, VersionError, VersionInfo, parse_version};
 pub use whois::{CapMap, Node, UserProfile, Whois, parse_whois};

@@ -26,6 +26,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use crate::Error;
 use crate::failure::classify;
 
+pub(crate) mod edit;
+
 /// What one call may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -68,7 +70,7 @@ pub(crate) struct Call<'a> {
 pub(crate) async fn run(call: Call<'_>) -> Result<Vec<u8>, Error> {
     let started = Instant::now();
     let deadline = started + call.limits.timeout;
-    let mut group = Group { child: spawn(&call, deadline).await? };
+    let mut group = Group { child: spawn(&call, Stdio::null, deadline).await? };
     let result = match timeout_at(deadline, group.finish(&call)).await {
         Ok(result) => result,
         Err(_) => Err(Error::TimedOut { command: call.name, after: call.limits.timeout }),
@@ -83,10 +85,10 @@ pub(crate) async fn run(call: Call<'_>) -> Result<Vec<u8>, Error> {
 
 /// Starts the process. A binary that is just being written (an upgrade) is tried
 /// again for as long as the call may take, at most half a second.
-async fn spawn(call: &Call<'_>, deadline: Instant) -> Result<Child, Error> {
+async fn spawn(call: &Call<'_>, stdin: fn() -> Stdio, deadline: Instant) -> Result<Child, Error> {
     let patience = deadline.min(Instant::now() + Duration::from_millis(500));
     loop {
-        let error = match command(call).spawn() {
+        let error = match command(call).stdin(stdin()).spawn() {
             Ok(child) => return Ok(child),
             Err(error) => error,
         };
@@ -107,7 +109,6 @@ fn command(call: &Call<'_>) -> Command {
         .env("LANG", "C")
         .env("LC_ALL", "C")
         .current_dir("/")
-        .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
