@@ -25,6 +25,7 @@ mod serve;
 mod tailscale_faults;
 mod tls;
 mod trusted_proxy;
+mod tunnel;
 mod websocket;
 
 /// A file that is no module is never compiled, and its tests pass by silence.
