@@ -11,6 +11,8 @@
 
 #[path = "fake_tailscale/calls.rs"]
 mod calls;
+#[path = "fake_tailscale/certificates.rs"]
+mod certificates;
 #[path = "fake_tailscale/client.rs"]
 mod client;
 #[path = "fake_tailscale/fake.rs"]

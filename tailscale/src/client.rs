@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use zeroize::Zeroizing;
 
 use crate::command::{Command, socket_flag};
 use crate::daemon::{DEFAULT_SOCKET, DaemonProcess, process_behind, process_behind_now};
@@ -14,9 +17,9 @@ use crate::runner::edit::run_edit;
 use crate::runner::{Call, run};
 use crate::serve_edit::EDIT_TIMEOUT;
 use crate::{
-    ETag, EditError, Error, Limits, LocateError, LocateOptions, Located, Mount, Prefs, ServeConfig,
-    ServeSession, Status, Tie, VersionInfo, Whois, json, parse_prefs, parse_serve_config, parse_status,
-    parse_version, parse_whois,
+    CertPair, ETag, EditError, Error, Limits, LocateError, LocateOptions, Located, Mount, NodeName, Prefs,
+    ServeConfig, ServeSession, Status, Tie, VersionInfo, Whois, cert, json, parse_prefs, parse_serve_config,
+    parse_status, parse_version, parse_whois,
 };
 
 /// The Tailscale of this machine: its LocalAPI, its command line, or both
@@ -191,6 +194,23 @@ impl Tailscale {
         parse_prefs(&self.ask(Command::Prefs).await?)
     }
 
+    /// The certificate of this node's name, and its key: GET `cert/DOMAIN`, or
+    /// `cert --cert-file=- --key-file=- DOMAIN`. The daemon keeps it and gives out what
+    /// it has; asked for one that is valid for at least `min_validity` it has a new one
+    /// made if need be. May take [`Limits::cert_timeout`]: run it beside everything
+    /// else.
+    ///
+    /// # Errors
+    /// [`Error::HttpsDisabled`], [`Error::NotCertDomain`], [`Error::RateLimited`];
+    /// [`Error::Denied`] where we are neither root, the operator nor the user that the
+    /// daemon's `TS_PERMIT_CERT_UID` names; [`Error::WrongShape`] when what came is no
+    /// key and certificate.
+    pub async fn cert(&self, domain: &NodeName, min_validity: Option<Duration>) -> Result<CertPair, Error> {
+        let asked = self.ask(Command::Cert(domain, min_validity)).await;
+        let bytes = asked.map(Zeroizing::new).map_err(|error| cert::refine(error, domain))?;
+        cert::parse(&bytes)
+    }
+
     /// The pid and uid of the daemon: who listens on [`Self::socket_path`]. Connects and
     /// sends nothing, so it also tells at once that a daemon is gone.
     ///
@@ -261,14 +281,15 @@ impl Tailscale {
     }
 
     /// The answer's bytes, from whom the mode says.
-    async fn ask(&self, command: Command) -> Result<Vec<u8>, Error> {
+    async fn ask(&self, command: Command<'_>) -> Result<Vec<u8>, Error> {
         Ok(self.reply(command).await?.body)
     }
 
-    async fn reply(&self, command: Command) -> Result<Reply, Error> {
-        let Inner { limits, local, local_answers, .. } = &*self.inner;
+    async fn reply(&self, command: Command<'_>) -> Result<Reply, Error> {
+        let Inner { local, local_answers, .. } = &*self.inner;
         if let Some(target) = command.target().filter(|_| *local != LocalUse::Never) {
-            let got = localapi::get(command.name(), &self.socket_path(), &target, limits).await;
+            let got =
+                localapi::get(command.name(), &self.socket_path(), &target, &self.limits(command)).await;
             local_answers.store(matches!(got, Ok(_) | Err(Failure::Answered(_))), Ordering::Relaxed);
             match got {
                 Ok(reply) => return Ok(reply),
@@ -283,13 +304,22 @@ impl Tailscale {
         Ok(Reply { body: self.run(command).await?, etag: None })
     }
 
-    async fn run(&self, command: Command) -> Result<Vec<u8>, Error> {
-        let Inner { program, socket, limits, .. } = &*self.inner;
+    async fn run(&self, command: Command<'_>) -> Result<Vec<u8>, Error> {
+        let Inner { program, socket, .. } = &*self.inner;
         let Some(program) = program else {
             return Err(Error::NotInstalled { path: PathBuf::from("tailscale") });
         };
         let args = command.args(socket.as_deref());
-        run(Call { name: command.name(), program, args: &args, limits }).await
+        run(Call { name: command.name(), program, args: &args, limits: &self.limits(command) }).await
+    }
+
+    /// What this call may take.
+    fn limits(&self, command: Command<'_>) -> Limits {
+        let limits = self.inner.limits;
+        match command {
+            Command::Cert(..) => Limits { timeout: limits.cert_timeout, ..limits },
+            _ => limits,
+        }
     }
 }
 

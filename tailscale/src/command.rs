@@ -8,10 +8,13 @@
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::time::Duration;
+
+use crate::NodeName;
 
 /// One call of `tailscale`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Command {
+pub(crate) enum Command<'a> {
     /// `status --json --peers=false`: the peer map may be megabytes.
     Status,
     /// `whois --json IP`: a bare address, since a port that misses costs the daemon
@@ -27,9 +30,11 @@ pub(crate) enum Command {
     ServeStatus,
     /// `debug prefs`
     Prefs,
+    /// `cert` for a name, valid for at least so long; both files to standard output.
+    Cert(&'a NodeName, Option<Duration>),
 }
 
-impl Command {
+impl Command<'_> {
     /// The short name that errors and logs carry.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -39,6 +44,7 @@ impl Command {
             Self::Version => "version",
             Self::ServeStatus => "serve status",
             Self::Prefs => "debug prefs",
+            Self::Cert(..) => "cert",
         }
     }
 
@@ -57,6 +63,7 @@ impl Command {
             Self::Version => &["version", "--json"],
             Self::ServeStatus => &["serve", "status", "--json"],
             Self::Prefs => &["debug", "prefs"],
+            Self::Cert(..) => &["cert", "--cert-file=-", "--key-file=-"],
         };
         args.extend(words.iter().map(OsString::from));
         match self {
@@ -65,6 +72,13 @@ impl Command {
             // Rebuilt from address and port: a scope id (`%eth0`) is left behind.
             Self::WhoisTcp(addr) => {
                 args.push(SocketAddr::new(addr.ip().to_canonical(), addr.port()).to_string().into())
+            }
+            Self::Cert(domain, validity) => {
+                if let Some(validity) = validity {
+                    args.push(format!("--min-validity={}s", validity.as_secs()).into());
+                }
+                // A label may begin with a hyphen.
+                args.extend(["--", domain.as_str()].map(OsString::from));
             }
             Self::Status | Self::Ip | Self::Version | Self::ServeStatus | Self::Prefs => {}
         }
@@ -79,7 +93,7 @@ pub(crate) fn socket_flag(socket: &Path) -> OsString {
     flag
 }
 
-impl Command {
+impl Command<'_> {
     /// The same question as the target of a GET, where the LocalAPI has it.
     pub(crate) fn target(self) -> Option<String> {
         let question = match self {
@@ -92,6 +106,10 @@ impl Command {
             }
             Self::ServeStatus => "serve-config".to_owned(),
             Self::Prefs => "prefs".to_owned(),
+            Self::Cert(domain, None) => format!("cert/{domain}?type=pair"),
+            Self::Cert(domain, Some(validity)) => {
+                format!("cert/{domain}?type=pair&min_validity={}s", validity.as_secs())
+            }
             Self::Ip | Self::Version => return None,
         };
         Some(format!("/localapi/v0/{question}"))
@@ -102,7 +120,7 @@ impl Command {
 mod tests {
     use super::*;
 
-    fn line(command: Command, socket: Option<&str>) -> String {
+    fn line(command: Command<'_>, socket: Option<&str>) -> String {
         let args = command.args(socket.map(Path::new));
         let args: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
         args.join(" ")
@@ -133,7 +151,7 @@ mod tests {
 
     #[test]
     fn every_question_to_the_socket_has_its_exact_target() {
-        let target = |command: Command| command.target().unwrap();
+        let target = |command: Command<'_>| command.target().unwrap();
         assert_eq!(target(Command::Status), "/localapi/v0/status?peers=false");
         assert_eq!(target(Command::ServeStatus), "/localapi/v0/serve-config");
         assert_eq!(target(Command::Prefs), "/localapi/v0/prefs");
@@ -145,6 +163,24 @@ mod tests {
         assert_eq!(tcp("[::1%7]:4000"), "/localapi/v0/whois?addr=%5B::1%5D:4000&proto=tcp");
         assert_eq!(Command::Version.target(), None);
         assert_eq!(Command::Ip.target(), None);
+    }
+
+    #[test]
+    fn a_certificate_is_asked_for_by_name_and_a_name_is_no_flag() {
+        let name: NodeName = "-rf.tailnet-example.ts.net".parse().unwrap();
+        let month = Some(Duration::from_secs(30 * 86400));
+        assert_eq!(
+            line(Command::Cert(&name, month), None),
+            "cert --cert-file=- --key-file=- --min-validity=2592000s -- -rf.tailnet-example.ts.net"
+        );
+        assert_eq!(
+            line(Command::Cert(&name, None), None),
+            "cert --cert-file=- --key-file=- -- -rf.tailnet-example.ts.net"
+        );
+        let target = |validity| Command::Cert(&name, validity).target().unwrap();
+        assert_eq!(target(None), "/localapi/v0/cert/-rf.tailnet-example.ts.net?type=pair");
+        let asked = "/localapi/v0/cert/-rf.tailnet-example.ts.net?type=pair&min_validity=2592000s";
+        assert_eq!(target(month), asked);
     }
 
     #[test]

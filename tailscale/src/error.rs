@@ -87,6 +87,23 @@ pub enum Error {
         /// What it said.
         detail: String,
     },
+    /// The tailnet issues no certificates: HTTPS is not enabled for it.
+    #[error("HTTPS certificates are not enabled for this tailnet")]
+    HttpsDisabled,
+    /// This node can have a certificate, but not for that name.
+    #[error("this node can have no certificate for {domain}: {detail}")]
+    NotCertDomain {
+        /// The name.
+        domain: String,
+        /// What the daemon said.
+        detail: String,
+    },
+    /// The certificate authority has made too many certificates for that name lately.
+    #[error("too many certificates were asked for: {detail}")]
+    RateLimited {
+        /// What was said.
+        detail: String,
+    },
     /// The call took longer than its limit; its process group was killed, or the
     /// connection closed.
     #[error("`tailscale {command}` did not finish within {} ms", after.as_millis())]
@@ -187,6 +204,9 @@ impl Error {
             Self::NotReady { .. } => "tailscale_not_ready",
             Self::NotFound => "tailscale_peer_not_found",
             Self::Denied { .. } => "tailscale_denied",
+            Self::HttpsDisabled => "tailscale_https_disabled",
+            Self::NotCertDomain { .. } => "tailscale_not_cert_domain",
+            Self::RateLimited { .. } => "tailscale_rate_limited",
             Self::TimedOut { .. } => "tailscale_timed_out",
             Self::Killed { .. } => "tailscale_killed",
             Self::TooLarge { .. } => "tailscale_output_too_large",
@@ -211,6 +231,8 @@ impl Error {
         match self {
             Self::NotInstalled { .. } => Some("see https://tailscale.com/download"),
             Self::DaemonDown | Self::Killed { .. } => Some(DAEMON_FIX),
+            // It answers, and the certificate authority takes its time.
+            Self::TimedOut { command: "cert", .. } => None,
             // It is there and does not answer: starting it again does nothing.
             Self::TimedOut { .. } => Some("sudo systemctl restart tailscaled"),
             Self::LoggedOut | Self::Stopped => Some("tailscale up"),
@@ -222,6 +244,16 @@ impl Error {
                 | BackendState::Running
                 | BackendState::Other(_) => None,
             },
+            Self::HttpsDisabled => Some("enable HTTPS at https://login.tailscale.com/admin/dns"),
+            Self::NotCertDomain { .. } => {
+                Some("use one of the CertDomains that `tailscale status --json --peers=false` lists")
+            }
+            Self::RateLimited { .. } => {
+                Some("try again tomorrow, and keep tailscaled's state directory until then")
+            }
+            Self::Denied { command: "cert", .. } => Some(
+                "sudo tailscale set --operator=$USER, or TS_PERMIT_CERT_UID=$USER in tailscaled's environment",
+            ),
             Self::Denied { .. } => Some("sudo tailscale set --operator=$USER"),
             Self::NotExecutable { .. }
             | Self::Spawn { .. }

@@ -16,6 +16,7 @@
 //! parser is tested on them. Fields that are unknown are ignored; fields that are
 //! missing and matter are an [`Error::WrongShape`] naming the field.
 
+mod cert;
 mod client;
 mod command;
 mod daemon;
@@ -35,6 +36,7 @@ mod text;
 mod version;
 mod whois;
 
+pub use cert::CertPair;
 pub use client::{Tailscale, WhoisFuture, WhoisSource};
 pub use daemon::DaemonProcess;
 pub use error::Error;

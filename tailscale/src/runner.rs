@@ -34,6 +34,9 @@ pub struct Limits {
     /// Time for the whole call. Default 6 s: with the daemon gone, `tailscale` itself
     /// tries for up to 5 s before it says so.
     pub timeout: Duration,
+    /// The same for a certificate, which a certificate authority may have to make
+    /// first. Default 2 min.
+    pub cert_timeout: Duration,
     /// Standard output, in bytes. Default 4 MiB.
     pub stdout_bytes: usize,
     /// Standard error, in bytes. Default 64 KiB.
@@ -48,6 +51,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             timeout: Duration::from_secs(6),
+            cert_timeout: Duration::from_secs(120),
             stdout_bytes: 4 << 20,
             stderr_bytes: 64 << 10,
             pipe_grace: Duration::from_millis(250),

@@ -47,9 +47,14 @@ impl Fake {
     }
 
     pub(crate) fn playing(scenario: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir_in(private_place()).unwrap();
         std::fs::write(dir.path().join("scenario.json5"), scenario).unwrap();
-        std::os::unix::fs::symlink(PROGRAM, dir.path().join("tailscale")).unwrap();
+        let program = dir.path().join("tailscale");
+        if is_private(Path::new(PROGRAM).parent().unwrap()) {
+            std::os::unix::fs::symlink(PROGRAM, program).unwrap();
+        } else {
+            std::fs::copy(PROGRAM, program).unwrap();
+        }
         Self { dir }
     }
 
@@ -101,6 +106,21 @@ impl Fake {
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
     }
+}
+
+/// Root runs no program and asks no socket where others can write, such as below /tmp.
+fn private_place() -> PathBuf {
+    let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let others = ["/run", "/var/lib", "/opt"].map(PathBuf::from);
+    std::iter::once(target.clone()).chain(others).find(|dir| is_private(dir)).unwrap_or(target)
+}
+
+/// Whether it would do for us.
+fn is_private(dir: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let others_cannot = |meta: std::fs::Metadata| meta.mode() & 0o022 == 0 && meta.uid() == 0;
+    !rustix::process::geteuid().is_root()
+        || dir.ancestors().all(|dir| std::fs::metadata(dir).is_ok_and(others_cannot))
 }
 
 pub(crate) fn repo() -> PathBuf {

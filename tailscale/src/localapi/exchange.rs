@@ -70,10 +70,12 @@ async fn read(
     let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
     let (from_tailscaled, etag) = (header("tailscale-version").is_some(), header("etag").map(str::to_owned));
     let mut incoming = response.into_body();
-    let mut body = Vec::new();
-    if incoming.size_hint().lower() > limit as u64 {
+    let announced = incoming.size_hint().lower();
+    if announced > limit as u64 {
         return Err(Error::TooLarge { command, limit });
     }
+    // At once: growing would leave copies behind, and it may be a key.
+    let mut body = Vec::with_capacity(usize::try_from(announced).unwrap_or(0));
     while let Some(frame) = incoming.frame().await {
         let frame = frame.map_err(|error| broken(command, socket, &error))?;
         let Some(data) = frame.data_ref() else { continue };
