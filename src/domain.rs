@@ -23,5 +23,6 @@ pub use route::{
 };
 pub use secret::{Secret, SecretDigest};
 pub use tailnet::{
-    AskDaemon, Exposure, FreshFacts, Owner, Phase, Running, ServeFacts, ServeView, TailnetState,
+    AskDaemon, Exposure, FreshFacts, NodeAttributes, Owner, Phase, Running, ServeFacts, ServeView,
+    TailnetState,
 };

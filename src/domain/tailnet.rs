@@ -4,6 +4,7 @@
 //! known grants nothing.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
@@ -88,6 +89,19 @@ pub struct Running {
     pub tun: Option<bool>,
     /// Names there can be certificates for.
     pub cert_domains: Vec<String>,
+    /// What the tailnet permits this node to publish.
+    pub attributes: NodeAttributes,
+}
+
+/// What the tailnet permits a node to publish, by its node attributes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeAttributes {
+    /// Certificates, and with them Serve's https.
+    pub https: bool,
+    /// Funnel.
+    pub funnel: bool,
+    /// The ports that Funnel may use.
+    pub funnel_ports: Vec<RangeInclusive<u16>>,
 }
 
 /// The person whose node this is.
@@ -249,6 +263,7 @@ pub(crate) mod tests {
             version: "1.102.3".parse().unwrap(),
             tun: Some(true),
             cert_domains: Vec::new(),
+            attributes: NodeAttributes::default(),
         }
     }
 

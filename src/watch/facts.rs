@@ -6,7 +6,7 @@ use std::sync::Arc;
 use openclaw_tailscale::{DaemonProcess, Status, Tailscale};
 
 use super::Interest;
-use crate::domain::{Owner, Running, ServeFacts, ServeView};
+use crate::domain::{NodeAttributes, Owner, Running, ServeFacts, ServeView};
 use crate::ingress::{OutboundProxy, outbound_proxy};
 
 /// The facts of a running node.
@@ -24,6 +24,11 @@ pub(super) fn running(status: &Status) -> Running {
         version: status.version.clone(),
         tun: status.tun,
         cert_domains: status.cert_domains.clone(),
+        attributes: NodeAttributes {
+            https: status.self_node.has_capability("https"),
+            funnel: status.self_node.has_capability("funnel"),
+            funnel_ports: status.self_node.funnel_ports(),
+        },
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use serde::Deserialize;
@@ -96,6 +97,29 @@ impl SelfNode {
     pub fn has_capability(&self, name: &str) -> bool {
         self.capabilities.contains(name)
     }
+
+    /// The ports that Funnel may use here, from the attribute that lists them:
+    /// `.../cap/funnel-ports?ports=443,8443,10000`, where `8000-8010` is a range. What
+    /// cannot be read there permits nothing.
+    #[must_use]
+    pub fn funnel_ports(&self) -> Vec<RangeInclusive<u16>> {
+        let lists = self.capabilities.iter().filter_map(|name| {
+            name.strip_prefix(FUNNEL_PORTS)?
+                .strip_prefix('?')?
+                .split('&')
+                .find_map(|p| p.strip_prefix("ports="))
+        });
+        lists.flat_map(|list| list.split(',')).filter_map(port_range).collect()
+    }
+}
+
+/// The attribute that says which ports Funnel may use.
+const FUNNEL_PORTS: &str = "https://tailscale.com/cap/funnel-ports";
+
+fn port_range(text: &str) -> Option<RangeInclusive<u16>> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let range = first.parse().ok()?..=last.parse().ok()?;
+    (!range.is_empty()).then_some(range)
 }
 
 /// The tailnet this node is in.

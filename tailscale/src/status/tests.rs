@@ -157,3 +157,27 @@ fn numbers_above_2_pow_53_stay_exact() {
     let status = parse_status(value.to_string().as_bytes()).unwrap();
     assert_eq!(status.owner().unwrap().id, id);
 }
+
+#[test]
+fn funnel_ports_are_read_from_their_attribute_and_nothing_else() {
+    let ports = |attributes: &str| {
+        let json = format!(
+            r#"{{"Version": "1.102.3", "BackendState": "Running", "Self": {{"ID": "n", "HostName": "gw", "CapMap": {{{attributes}}}}}}}"#
+        );
+        parse_status(json.as_bytes()).unwrap().self_node.funnel_ports()
+    };
+    let cap = |query: &str| format!(r#""https://tailscale.com/cap/funnel-ports{query}": null"#);
+    for nothing in [
+        String::new(),
+        r#""funnel": null"#.to_owned(),
+        cap(""),
+        cap("?ports="),
+        cap("?ports=http,-1,70000,9-8,1-2-3"),
+        cap("?Ports=443"),
+        cap("-more?ports=443"),
+    ] {
+        assert_eq!(ports(&nothing), [], "{nothing}");
+    }
+    assert_eq!(ports(&cap("?ports=443,8443,10000")), [443..=443, 8443..=8443, 10000..=10000]);
+    assert_eq!(ports(&cap("?ports=443,x,8000-8010")), [443..=443, 8000..=8010]);
+}
