@@ -4,6 +4,7 @@
 //! limits, facts, ambiguous headers, health, path, route, secret, identity, host
 //! and browser guard, authorization, then proxy or our own API.
 
+mod budget;
 mod conn;
 mod decide;
 mod grant;

@@ -51,7 +51,7 @@ fn title(reason: Reason) -> &'static str {
         401 => "Who are you?",
         403 => "Not for you",
         404 => "Nothing here",
-        429 => "Too many attempts",
+        429 => "Too much at once",
         502 | 504 | 508 => "The app does not answer",
         503 => "Not right now",
         _ => "That did not work",

@@ -122,6 +122,8 @@ reasons! {
     HostNotAllowed = "host_not_allowed", MISDIRECTED_REQUEST, "This host name is not served here.";
     /// Locked out after too many wrong secrets.
     RateLimited = "rate_limited", TOO_MANY_REQUESTS, "Too many wrong attempts. Try again later.";
+    /// The caller has as much open as they may.
+    TooManyOpen = "too_many_open", TOO_MANY_REQUESTS, "You have too many connections open. Close some.";
 
     /// The app cannot be reached.
     UpstreamUnreachable = "upstream_unreachable", BAD_GATEWAY, "The app behind the gateway cannot be reached.";

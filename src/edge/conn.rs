@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use super::budget::Share;
 use super::grant::{Grant, IDENTITY_AGE};
 use crate::authn::{Identities, Verdict, WorkerCache};
 use crate::domain::Reason;
@@ -28,6 +29,8 @@ pub struct Conn {
     /// On what the latest of it was opened. A connection of Serve's carries many
     /// people's requests, but one at a time.
     pub(super) grant: RefCell<Option<Grant>>,
+    /// Its place in the budget of whoever used it last.
+    pub(super) share: RefCell<Option<Share>>,
     pub(super) watched: Cell<bool>,
     /// The socket at the other end of a loopback connection, asked for once: its
     /// owner does not change while it lives.
@@ -49,6 +52,7 @@ impl Conn {
             userspace: RefCell::new(None),
             closer: RefCell::default(),
             grant: RefCell::new(None),
+            share: RefCell::new(None),
             watched: Cell::new(false),
             socket_owner: RefCell::new(None),
             requests: Cell::new(0),

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
+use super::budget::{Budgets, Share};
 use super::conn::Conn;
 use super::grant::{Grant, IDENTITY_AGE};
 use super::recheck::{recheck, still_is};
@@ -33,11 +34,12 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 struct Open {
     grant: Grant,
     closer: Closer,
+    _share: Share,
 }
 
 /// What is open on one worker.
-#[derive(Default)]
 pub(super) struct Live {
+    budgets: Budgets,
     open: RefCell<Vec<Open>>,
     conns: RefCell<Vec<Weak<Conn>>>,
     settings: RefCell<Option<Arc<Settings>>>,
@@ -47,17 +49,62 @@ pub(super) struct Live {
 }
 
 impl Live {
-    /// Gives something an entry of its own: a tunnel, a stream of HTTP/2.
-    pub(super) fn enter(&self, grant: Grant) -> CloseSignal {
-        let closer = Closer::default();
-        let signal = closer.signal();
-        self.open.borrow_mut().push(Open { grant, closer });
-        signal
+    /// Nothing yet, on a worker with room for so many connections.
+    pub(super) fn new(max_connections: usize) -> Self {
+        Self {
+            budgets: Budgets::new(max_connections),
+            open: RefCell::default(),
+            conns: RefCell::default(),
+            settings: RefCell::default(),
+            state: RefCell::default(),
+            identities_at: Cell::default(),
+            asking: Cell::default(),
+        }
     }
 
-    /// Remembers a connection whose requests share one entry.
-    pub(super) fn watch(&self, conn: &Rc<Conn>) {
-        self.conns.borrow_mut().push(Rc::downgrade(conn));
+    /// Gives something an entry of its own: a tunnel, a stream of HTTP/2.
+    ///
+    /// # Errors
+    ///
+    /// Its caller has as much open as they may.
+    pub(super) fn enter(
+        &self,
+        conn: &Conn,
+        grant: Grant,
+        client: Option<IpAddr>,
+    ) -> Result<CloseSignal, Reason> {
+        // The connection itself counts no more beside what is open on it.
+        conn.share.take();
+        let take = || self.budgets.take(&grant.principal, client);
+        let share = take().or_else(|_| {
+            // What has just ended may not have been noticed yet.
+            self.prune();
+            take()
+        })?;
+        let closer = Closer::default();
+        let signal = closer.signal();
+        self.open.borrow_mut().push(Open { grant, closer, _share: share });
+        Ok(signal)
+    }
+
+    /// Remembers a connection whose requests share one entry, and on what the latest
+    /// of it is open.
+    ///
+    /// # Errors
+    ///
+    /// Its caller has as much open as they may.
+    pub(super) fn reuse(
+        &self,
+        conn: &Rc<Conn>,
+        grant: Grant,
+        client: Option<IpAddr>,
+    ) -> Result<CloseSignal, Reason> {
+        self.budgets.charge(&mut conn.share.borrow_mut(), &grant.principal, client)?;
+        *conn.grant.borrow_mut() = Some(grant);
+        if !conn.watched.replace(true) {
+            self.conns.borrow_mut().push(Rc::downgrade(conn));
+        }
+        Ok(conn.closer.borrow().signal())
     }
 
     /// Looks again, for ever. Runs on the worker's own runtime.

@@ -54,7 +54,7 @@ impl Edge {
         let identities = WorkerCache::new(shared.identities.clone(), shared.state.clone());
         let view = View { settings: shared.settings.load_full(), state: shared.state.load_full() };
         let (view, api) = (RefCell::new(Rc::new(view)), RefCell::new(api::router()));
-        let live = Rc::new(Live::default());
+        let live = Rc::new(Live::new(limits.max_connections));
         tokio::task::spawn_local(live.clone().run(shared.clone()));
         Self { shared, limits, identities, pools: UpstreamPools::new(), view, api, live }
     }
@@ -182,14 +182,11 @@ impl Edge {
         if !Arc::ptr_eq(&settings, &view.settings) {
             recheck(&grant, None, &self.shared, &settings, &state)?;
         }
+        let client = facts.client.map(|client| client.ip());
         if upgrade || http2 {
-            return Ok(self.live.enter(grant));
+            return self.live.enter(conn, grant, client);
         }
-        *conn.grant.borrow_mut() = Some(grant);
-        if !conn.watched.replace(true) {
-            self.live.watch(conn);
-        }
-        Ok(conn.closer.borrow().signal())
+        self.live.reuse(conn, grant, client)
     }
 
     async fn own(

@@ -40,7 +40,7 @@ impl Counts {
         if peer.ip().is_loopback() {
             return Ok(None);
         }
-        let key = subject(peer.ip());
+        let key = subject_of(peer.ip());
         let mut unproven = lock(&self.unproven);
         let count = unproven.entry(key).or_default();
         if *count >= max {
@@ -78,7 +78,7 @@ pub(super) struct Full;
 
 /// The address that stands for a peer: one IPv6 customer has a whole /64, but
 /// all of a tailnet's nodes share one.
-fn subject(ip: IpAddr) -> IpAddr {
+pub fn subject_of(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V6(v6) if v6.segments()[..3] != [0xfd7a, 0x115c, 0xa1e0] => {
             IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64))

@@ -338,3 +338,34 @@ fn threat_078_a_websocket_that_is_not_read_is_held_back_and_not_stored() {
     stop.store(true, Ordering::Relaxed);
     drop(socket);
 }
+
+#[test]
+fn threat_076_one_person_cannot_hold_every_connection() {
+    let (tailnet, app) = (Tailnet::new(), Upstream::echo());
+    // Room for a few dozen connections on each worker, half of them for one person.
+    let gateway = Setup::on(&tailnet)
+        .upstream(&app)
+        .open_files(600)
+        .config(format!(
+            r#"{{gateway: {{auth: {{token: "{TOKEN}"}}, access: {{allow: ["bob@example.com"]}}}}}}"#
+        ))
+        .start_on_tailnet();
+    let origin = format!("http://{}", gateway.tailnet());
+    let bob = gateway.peer(BOB).with("Origin", &origin);
+    let mut open = Vec::new();
+    let refused = loop {
+        assert!(open.len() < 600, "nothing was refused");
+        match bob.websocket("/ws") {
+            Ok(socket) => open.push(socket),
+            Err(answer) => break answer,
+        }
+    };
+    refused.assert_refused(429, "too_many_open");
+    assert!(open.len() > 20, "{} were let through", open.len());
+    for _ in 0..50 {
+        assert_eq!(gateway.peer(ALICE).get("/").status, 200, "Alice is served");
+    }
+    assert_eq!(gateway.local().bearer(TOKEN).get("/").status, 200);
+    open.clear();
+    until("Bob may again", || bob.websocket("/ws").is_ok());
+}

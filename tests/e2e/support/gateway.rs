@@ -25,6 +25,7 @@ pub(crate) struct Setup {
     config: Option<String>,
     env: Vec<(String, OsString)>,
     uid: Option<u32>,
+    open_files: Option<u32>,
     home: Option<Arc<TempDir>>,
 }
 
@@ -36,7 +37,7 @@ impl Setup {
 
     /// The same without a port.
     pub(crate) fn bare() -> Self {
-        Self { flags: Vec::new(), config: None, env: Vec::new(), uid: None, home: None }
+        Self { flags: Vec::new(), config: None, env: Vec::new(), uid: None, open_files: None, home: None }
     }
 
     /// `--bind tailnet`, with this `tailscale`.
@@ -77,6 +78,12 @@ impl Setup {
     /// As another user; takes root.
     pub(crate) fn uid(mut self, uid: u32) -> Self {
         self.uid = Some(uid);
+        self
+    }
+
+    /// With at most so many open files.
+    pub(crate) fn open_files(mut self, most: u32) -> Self {
+        self.open_files = Some(most);
         self
     }
 
@@ -132,7 +139,14 @@ impl Setup {
     }
 
     fn command(&self, home: &Path) -> Command {
-        let mut command = Command::new(PROGRAM);
+        let mut command = match self.open_files {
+            None => Command::new(PROGRAM),
+            Some(most) => {
+                let mut shell = Command::new("/bin/sh");
+                shell.args(["-c", &format!("ulimit -n {most} && exec \"$0\" \"$@\""), PROGRAM]);
+                shell
+            }
+        };
         command.arg("gateway").args(&self.flags).current_dir(home);
         // Never the machine's own: a test does not depend on whether there is one.
         if self.flags.iter().all(|flag| flag != "--tailscale-bin") {
