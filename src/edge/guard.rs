@@ -9,7 +9,7 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, HeaderName, Method, header};
 
 use crate::domain::route::GuardOptions;
 use crate::domain::{Principal, Reason, Running};
@@ -73,6 +73,26 @@ pub fn check(
     match site {
         Site::Foreign => Err(Reason::CrossSite),
         Site::Absent | Site::Own => Ok(()),
+    }
+}
+
+/// Whether a page of another origin is what asks. It may be answered, as a link or
+/// a picture is, but must not read the answer.
+pub(super) fn is_foreign_page(headers: &HeaderMap, facts: &IngressFacts) -> bool {
+    headers.get_all(header::ORIGIN).iter().any(|origin| !is_own_origin(origin.as_bytes(), facts))
+        || fetch_site(headers) == Site::Foreign
+}
+
+/// Takes back every permission that an app gives to pages of other origins: it was
+/// written for callers who prove who they are, and these are whoever the network
+/// says (threat rule 34).
+pub(super) fn withhold_from_other_origins(headers: &mut HeaderMap) {
+    let given = |name: &HeaderName| {
+        name.as_str().starts_with("access-control-") || name.as_str() == "timing-allow-origin"
+    };
+    let names: Vec<HeaderName> = headers.keys().filter(|name| given(name)).cloned().collect();
+    for name in names {
+        headers.remove(name);
     }
 }
 

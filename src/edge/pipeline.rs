@@ -15,6 +15,7 @@ use tower::ServiceExt;
 use super::conn::Conn;
 use super::decide::{Allowed, Trail, View};
 use super::grant::Grant;
+use super::guard;
 use super::live::Live;
 use super::recheck::recheck;
 use super::request_id::next_request_id;
@@ -95,6 +96,8 @@ impl Edge {
             Ok(Allowed::App { permit, facts, path, strip_authorization }) => {
                 request.headers_mut().remove(REQUEST_ID);
                 let http2 = request.version() == Version::HTTP_2;
+                let withhold =
+                    permit.principal().is_ambient() && guard::is_foreign_page(request.headers(), &facts);
                 let answer = match self.remember(conn, &view, &facts, &permit, upgrade, http2) {
                     Err(reason) => Err(reason),
                     Ok(signal) => {
@@ -122,7 +125,12 @@ impl Edge {
                     }
                 };
                 match answer {
-                    Ok(response) => (Ok(response), None),
+                    Ok(mut response) => {
+                        if withhold {
+                            guard::withhold_from_other_origins(response.headers_mut());
+                        }
+                        (Ok(response), None)
+                    }
                     Err(reason) => (Err(reason.into()), Some(reason)),
                 }
             }

@@ -193,3 +193,93 @@ fn threat_103_only_a_true_loopback_name_is_ours_on_loopback() {
         gateway.local().host(&format!("{host}:{}", gateway.port())).get("/").seen();
     }
 }
+
+#[test]
+fn threat_034_an_app_that_lets_every_page_read_does_not_do_so_for_an_identity() {
+    let tailnet = Tailnet::new();
+    let app = Upstream::answering(
+        "HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\naccess-control-allow-private-network: true\r\n\
+         Access-Control-Allow-Credentials: true\r\nAccess-Control-Expose-Headers: X\r\nTiming-Allow-Origin: *\r\n\
+         Content-Length: 2\r\n\r\nok",
+    );
+    let gateway = Setup::on(&tailnet).upstream(&app).token(TOKEN).start_on_tailnet();
+    let permissions = |answer: &Answer| {
+        let names = answer.headers.iter().map(|(name, _)| name.to_ascii_lowercase());
+        names.filter(|name| name.starts_with("access-control") || name.starts_with("timing")).count()
+    };
+    let alice = gateway.peer(ALICE);
+    let own = format!("http://{}", gateway.tailnet());
+    for (header, value) in [
+        ("Origin", "https://evil.example"),
+        ("Origin", "null"),
+        ("Sec-Fetch-Site", "cross-site"),
+        ("Sec-Fetch-Site", "same-site"),
+    ] {
+        let page = alice.with(header, value);
+        assert_eq!(permissions(&page.get("/")), 0, "{header}: {value}");
+        let preflight = page
+            .with("Access-Control-Request-Method", "POST")
+            .with("Access-Control-Request-Private-Network", "true")
+            .request("OPTIONS", "/", b"");
+        assert_eq!(permissions(&preflight), 0, "{header}: {value}: {preflight:?}");
+    }
+    // Neither do pages of our own ever give such a permission.
+    let whoami = alice.with("Origin", "https://evil.example").get("/_openclaw/whoami");
+    assert_eq!((whoami.status, permissions(&whoami)), (200, 0));
+    // The app's own page, a program, and whoever sends a secret get the app's answer.
+    assert_eq!(permissions(&alice.with("Origin", &own).with("Sec-Fetch-Site", "same-origin").get("/")), 5);
+    assert_eq!(permissions(&alice.get("/")), 5);
+    assert_eq!(
+        permissions(&gateway.local().bearer(TOKEN).with("Origin", "https://evil.example").get("/")),
+        5
+    );
+}
+
+#[test]
+fn threat_035_own_paths_are_read_only_whatever_the_request_pretends() {
+    let (_tailnet, app, gateway) = on_tailnet();
+    let alice = gateway.peer(ALICE);
+    for method in ["POST", "PUT", "PATCH", "DELETE", "PROPFIND"] {
+        assert_eq!(alice.request(method, "/_openclaw/whoami", b"").status, 405, "{method}");
+        let override_ = alice.with("X-HTTP-Method-Override", "GET");
+        assert_eq!(override_.request(method, "/_openclaw/whoami?_method=GET", b"").status, 405, "{method}");
+    }
+    let pretends = alice.with("X-HTTP-Method-Override", "DELETE");
+    assert_eq!(pretends.get("/_openclaw/whoami?_method=DELETE").status, 200);
+    assert_eq!(app.connections(), 0);
+}
+
+#[test]
+fn threat_036_every_page_of_ours_runs_nothing_and_is_framed_by_nobody() {
+    let (tailnet, app) = (Tailnet::new(), Upstream::echo());
+    let gateway = Setup::on(&tailnet).upstream(&app).token(TOKEN).start_on_tailnet();
+    let empty = Setup::on(&tailnet).token(TOKEN).start_on_tailnet();
+    tailnet.set(&[r#"users.bob.name="<img src=x onerror=alert(1)>\u202e\u001b[31m""#]);
+    let wants = |client: Client| client.with("Accept", "text/html");
+    for (what, answer) in [
+        ("refused", wants(gateway.peer(BOB)).get("/")),
+        ("no credential", wants(gateway.local()).get("/")),
+        ("bad path", wants(gateway.peer(ALICE)).get("/a%2fb")),
+        ("wrong host", wants(gateway.peer(ALICE)).host("evil.example").get("/")),
+        ("nothing behind", wants(empty.peer(ALICE)).get("/")),
+    ] {
+        let header =
+            |name: &str| answer.header(name).unwrap_or_else(|| panic!("{what}: no {name}: {answer:?}"));
+        assert!(header("content-type").starts_with("text/html"), "{what}: {answer:?}");
+        let policy = header("content-security-policy");
+        for part in ["default-src 'none'", "frame-ancestors 'none'"] {
+            assert!(policy.contains(part), "{what}: {policy}");
+        }
+        let scripts = ["script-src", "unsafe-eval", "default-src 'unsafe"];
+        assert!(scripts.iter().all(|part| !policy.contains(part)), "{what}: {policy}");
+        assert_eq!(header("x-content-type-options"), "nosniff", "{what}");
+        assert_eq!(header("referrer-policy"), "no-referrer", "{what}");
+        assert_eq!(header("x-frame-options"), "DENY", "{what}");
+        assert_eq!(header("cross-origin-opener-policy"), "same-origin", "{what}");
+        assert_eq!(header("cross-origin-resource-policy"), "same-origin", "{what}");
+        let text = answer.text();
+        for odd in ["<script", "<img", "onerror=alert(1)>", "\u{202e}", "\u{1b}"] {
+            assert!(!text.contains(odd), "{what}: {odd:?} in {text}");
+        }
+    }
+}

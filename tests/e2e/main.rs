@@ -19,6 +19,7 @@ mod localapi;
 mod openclaw_kind;
 mod paths;
 mod proxy;
+mod reload;
 mod resources;
 mod secrets;
 mod serve;

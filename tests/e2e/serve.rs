@@ -396,3 +396,38 @@ fn threat_002_a_connection_that_did_not_begin_as_serves_never_becomes_it() {
     assert_eq!(wire.answer_to("GET").seen().login().as_deref(), Some("alice@example.com"));
     assert!(!behind.app.requests().iter().any(|request| request.starts_with(b"GET /late")));
 }
+
+#[test]
+fn threat_106_capabilities_in_a_header_give_nobody_anything() {
+    let claims = r#"{"openclaw.ai/cap/gateway":[{"role":"admin"}]}"#;
+    let behind = BehindServe::on_unix();
+    // Not even over Serve's own connection: whois says what Bob is granted.
+    let bob = behind.person(BOB, "bob@example.com").with("Tailscale-App-Capabilities", claims);
+    bob.get("/").assert_refused(403, "not_allowed");
+    let alice = behind.alice().with("Tailscale-App-Capabilities", claims);
+    let seen = alice.get("/").seen();
+    assert_eq!(seen.login().as_deref(), Some("alice@example.com"));
+    assert_eq!(seen.header("tailscale-app-capabilities"), None, "the app is told nothing of it");
+    let twice = alice.with("Tailscale-App-Capabilities", claims);
+    twice.get("/").assert_refused(400, "ambiguous_identity_header");
+    // And not from a program here.
+    let local = behind.gateway.local().with("Tailscale-App-Capabilities", claims);
+    assert_eq!(local.get("/").status, 401);
+    let holder = local.bearer(TOKEN).get("/").seen();
+    assert_eq!(holder.header("tailscale-app-capabilities"), None);
+}
+
+#[test]
+fn threat_108_serve_without_tls_is_plain_http_and_refused_where_https_is_required() {
+    let behind = BehindServe::on_unix();
+    let plain = behind.alice().without("X-Forwarded-Proto");
+    let seen = plain.get("/").seen();
+    assert_eq!(seen.header("x-forwarded-proto").as_deref(), Some("http"));
+    // The page's own origin is the http one, and no other.
+    plain.with("Origin", &format!("http://{HOST}")).request("POST", "/", b"x").seen();
+    let https = plain.with("Origin", &format!("https://{HOST}"));
+    https.request("POST", "/", b"x").assert_refused(403, "origin_not_allowed");
+    let strict = BehindServe::on_unix_with(Tailnet::new(), "requireHttps: true");
+    strict.alice().without("X-Forwarded-Proto").get("/").assert_refused(403, "https_required");
+    strict.alice().get("/").seen();
+}
