@@ -5,6 +5,8 @@
 //! Tailscale's is reported and waited out; only a fault of ours, or of what the
 //! operator asked for, ends the process.
 
+pub mod certificate;
+
 mod listen;
 mod report;
 mod tailnet_listeners;
@@ -22,6 +24,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::authn::IdentityCache;
 use crate::authz::pins::Pins;
+use crate::certs::self_signed::SelfSignedError;
 use crate::config::{
     AuthMode, Config, Env, Gateway, GatewayFlags, GeneratedToken, GeneratedTokenError, Loaded,
     TailscaleClient, TailscaleMode, load,
@@ -29,14 +32,15 @@ use crate::config::{
 use crate::domain::{Exposure, TailnetState};
 use crate::edge::{Edge, Settings, Shared};
 use crate::ingress::{
-    BindError, Binder, Limits, Tls, TlsError, TlsFiles, UnixError, UnixIngress, Workers, default_workers,
-    local_addrs, serve_dir,
+    BindError, Binder, Limits, TlsError, UnixError, UnixIngress, Workers, default_workers, local_addrs,
+    serve_dir,
 };
 use crate::limits::Limiter;
 use crate::readiness::{Fault, Readiness};
 use crate::state_db::StateDb;
 use crate::telemetry;
 use crate::watch::{Finder, FoundSource, Fresh, Interest, Watcher, exposure_now};
+use certificate::Certificate;
 use listen::Need;
 use tailnet_listeners::TailnetListeners;
 
@@ -47,6 +51,8 @@ const ASK_AT_START: Duration = Duration::from_secs(3);
 /// How often the configuration files are looked at; a change takes effect within
 /// two seconds (rulings 6).
 const CONFIG_GLANCE: Duration = Duration::from_millis(500);
+/// How often the end of the certificate is looked at.
+const CERTIFICATE: Duration = Duration::from_secs(3600);
 /// How often this host's own addresses are read.
 const ADDRESSES: Duration = Duration::from_secs(15);
 
@@ -76,6 +82,9 @@ pub enum StartError {
     /// The certificate or key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The self-signed certificate cannot be used or made.
+    #[error("gateway.tls.source is self: {0}")]
+    SelfSigned(#[source] SelfSignedError),
     /// The Serve ingress cannot be made safely.
     #[error(transparent)]
     Unix(#[from] UnixError),
@@ -94,7 +103,14 @@ impl StartError {
     /// Whether the configuration is to blame: exit 78, and a service manager need
     /// not try again.
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Unavailable { .. } | Self::ModeNoneExposed | Self::Tls(_) | Self::Unix(_))
+        matches!(
+            self,
+            Self::Unavailable { .. }
+                | Self::ModeNoneExposed
+                | Self::Tls(_)
+                | Self::SelfSigned(_)
+                | Self::Unix(_)
+        )
     }
 }
 
@@ -122,7 +138,7 @@ struct App {
     shared: Arc<Shared>,
     workers: Workers,
     port: u16,
-    tls: Option<Tls>,
+    certificate: Certificate,
 }
 
 impl App {
@@ -135,7 +151,6 @@ impl App {
         let token = generate_token(&mut loaded)?;
         let config = loaded.config.clone();
         let gateway = &config.gateway;
-        let tls = load_tls(gateway)?;
 
         // Addresses first: a port that is taken is the likeliest fault.
         let run_dir = config.state_dir.join("run");
@@ -148,14 +163,11 @@ impl App {
         let unix = serve_ingress(&config, &env)?;
 
         let state = Arc::new(ArcSwap::from_pointee(TailnetState::unknown()));
-        let finder = Arc::new(Finder::new(LocateOptions {
-            bin: gateway.tailscale.bin.clone(),
-            socket: gateway.tailscale.socket.clone(),
-            client: client_mode(gateway.tailscale.client),
-            ..LocateOptions::default()
-        }));
+        let finder = Arc::new(Finder::new(locate_options(gateway)));
         // Found before the first connection: the Serve ingress asks it who connects.
         finder.look();
+        let certificate = Certificate::open(&config, &finder).await?;
+        let tls = certificate.tls().cloned();
         let fresh = Arc::new(Fresh::default());
         let control = tokio::runtime::Handle::current();
         let source = Arc::new(FoundSource(finder.clone()));
@@ -213,8 +225,8 @@ impl App {
 
         let (watcher, changed) = Watcher::new(finder, state, interest, fresh);
         tokio::spawn(watcher.run());
-        let tailnet = TailnetListeners::new(gateway.bind, port, binder, tls.clone());
-        let app = Self { flags, env, loaded, token, shared, workers, port, tls };
+        let tailnet = TailnetListeners::new(gateway.bind, port, binder, tls);
+        let app = Self { flags, env, loaded, token, shared, workers, port, certificate };
         app.serve(changed, tailnet).await
     }
 
@@ -235,6 +247,8 @@ impl App {
         retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut pins_glance = interval(Duration::from_secs(1));
         pins_glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut certificate = interval(CERTIFICATE);
+        certificate.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut seen = self.fingerprint();
         let mut banner = report::Banner::default();
         loop {
@@ -263,6 +277,7 @@ impl App {
                         self.shared.own_addresses.store(Some(Arc::new(own)));
                     }
                 }
+                _ = certificate.tick() => self.certificate.look(&self.shared.readiness),
                 _ = pins_glance.tick() => self.shared.pins.refresh(),
                 _ = retry.tick(), if tailnet.wants_retry() => self.follow(&mut tailnet, &mut banner),
                 answer = changed.changed() => {
@@ -303,28 +318,9 @@ impl App {
     /// What is looked at for changes: the configuration with its parts, and the
     /// certificate.
     fn fingerprint(&self) -> Fingerprint {
-        let tls = self.tls.iter().flat_map(|tls| [&tls.files().cert, &tls.files().key]);
+        let tls = self.certificate.tls().into_iter().flat_map(|tls| [&tls.files().cert, &tls.files().key]);
         let files = self.loaded.files.iter().chain(tls).map(PathBuf::as_path);
         Fingerprint::of(std::iter::once(self.loaded.path.as_path()).chain(files))
-    }
-
-    /// Takes over a certificate that changed on disk. A broken or mismatched pair
-    /// leaves the old one in use (threat rule 99).
-    fn reload_certificate(&self) {
-        let Some(tls) = &self.tls else { return };
-        match tls.reload() {
-            Ok(()) => {
-                self.shared.readiness.clear("certificate_not_reloaded");
-            }
-            Err(error) => {
-                let detail = telemetry::chain(&error);
-                tracing::error!(
-                    error = detail,
-                    "the changed certificate is refused; the old one stays in use"
-                );
-                self.shared.readiness.fail("certificate_not_reloaded", Fault { detail, fix: None });
-            }
-        }
     }
 
     /// Reads the configuration again. Answers what was seen of the files before
@@ -338,7 +334,7 @@ impl App {
 
     /// Puts a changed configuration in force, whole or not at all.
     fn reload(&mut self) {
-        self.reload_certificate();
+        self.certificate.reload(&self.shared.readiness);
         let mut loaded = match load(&self.flags, &self.env) {
             Ok(loaded) => loaded,
             Err(error) => {
@@ -395,8 +391,8 @@ impl App {
 /// What the configuration may say but this version does not do yet.
 fn check_available(config: &Config) -> Result<(), StartError> {
     let gateway = &config.gateway;
-    if gateway.tls_self_signed || gateway.tls_tailscale_port.is_some() {
-        let instead = "set gateway.tls.source \"files\" with certPath and keyPath";
+    if gateway.tls_tailscale_port.is_some() {
+        let instead = "set gateway.tls.source \"self\", or \"files\" with certPath and keyPath";
         return Err(StartError::Unavailable { key: "gateway.tls.source", instead });
     }
     if !gateway.routes_by_port.is_empty() {
@@ -457,13 +453,14 @@ fn serve_ingress(config: &Config, env: &Env) -> Result<Option<UnixIngress>, Star
     Ok(Some(UnixIngress::bind(&dir)?))
 }
 
-fn load_tls(gateway: &Gateway) -> Result<Option<Tls>, StartError> {
-    let Some(files) = &gateway.tls else { return Ok(None) };
-    let tls = Tls::load(TlsFiles { cert: files.cert_path.clone(), key: files.key_path.clone() })?;
-    if let Some(mode) = tls.files().exposed_key_mode() {
-        tracing::warn!(path = %files.key_path.display(), mode = format!("{mode:o}"), "others can read the key");
+/// How Tailscale is found, as configured.
+fn locate_options(gateway: &Gateway) -> LocateOptions {
+    LocateOptions {
+        bin: gateway.tailscale.bin.clone(),
+        socket: gateway.tailscale.socket.clone(),
+        client: client_mode(gateway.tailscale.client),
+        ..LocateOptions::default()
     }
-    Ok(Some(tls))
 }
 
 fn client_mode(client: TailscaleClient) -> ClientMode {

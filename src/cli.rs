@@ -8,6 +8,7 @@ mod config;
 mod exit;
 mod gateway;
 pub mod output;
+mod tls;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -39,6 +40,8 @@ enum Command {
     Access(access::AccessArgs),
     /// Read, change and check the configuration
     Config(config::ConfigArgs),
+    /// The certificate of our own: fingerprint, names, end
+    Tls(tls::TlsArgs),
     /// Print the version
     Version(VersionArgs),
 }
@@ -60,6 +63,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, env: &Env) -> Exit {
         Command::Gateway(args) => gateway::run(*args, cli.config, env),
         Command::Access(args) => access::run(args, env),
         Command::Config(args) => config::run(args, cli.config.as_deref(), env),
+        Command::Tls(args) => tls::run(args, cli.config.as_deref(), env),
         Command::Version(args) => version(&args),
     }
 }

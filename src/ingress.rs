@@ -55,6 +55,6 @@ pub use owner::{OwnerError, SocketOwner, peer_uid};
 pub use private_dir::DirError;
 pub use process::{OutboundProxy, is_tailscaled_running, outbound_proxy, start_time};
 pub use slots::subject_of;
-pub use tls::{Tls, TlsError, TlsFiles};
+pub use tls::{CertFacts, Tls, TlsError, TlsFiles};
 pub use unix::{UnixError, UnixIngress, serve_dir};
 pub use worker::{ListenerKey, Workers, default_workers};

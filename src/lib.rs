@@ -17,6 +17,7 @@ pub mod app;
 pub mod authn;
 pub mod authz;
 pub mod body;
+pub mod certs;
 pub mod cli;
 pub mod config;
 pub mod domain;

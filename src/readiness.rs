@@ -2,6 +2,8 @@
 //!
 //! `/healthz` says that the process lives; `/readyz` that every configured way in
 //! works. Each fault has a code and a fix, shown to local callers and admins only.
+//! A warning is what works today and will not go on working: it is shown with
+//! them and makes nothing unready.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -19,7 +21,8 @@ pub struct Fault {
 /// The faults of now, by code.
 #[derive(Default)]
 pub struct Readiness {
-    faults: Mutex<BTreeMap<&'static str, Fault>>,
+    faults: Faults,
+    warnings: Faults,
 }
 
 impl Readiness {
@@ -30,10 +33,7 @@ impl Readiness {
 
     /// Notes a fault. True when it is new or changed: the log says it once.
     pub fn fail(&self, code: &'static str, fault: Fault) -> bool {
-        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = faults.get(code) != Some(&fault);
-        faults.insert(code, fault);
-        changed
+        note(&self.faults, code, fault)
     }
 
     /// Notes that a fault is over. True when there was one.
@@ -41,14 +41,42 @@ impl Readiness {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner).remove(code).is_some()
     }
 
+    /// Notes something that works today. True when it is new or changed.
+    pub fn warn(&self, code: &'static str, fault: Fault) -> bool {
+        note(&self.warnings, code, fault)
+    }
+
+    /// Notes that there is nothing to warn of any more. True when there was.
+    pub fn settle(&self, code: &'static str) -> bool {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).remove(code).is_some()
+    }
+
+    /// What works today and will not go on working.
+    pub fn warnings(&self) -> Vec<(&'static str, Fault)> {
+        list(&self.warnings)
+    }
+
     /// The faults of now.
     pub fn faults(&self) -> Vec<(&'static str, Fault)> {
-        let faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
-        faults.iter().map(|(code, fault)| (*code, fault.clone())).collect()
+        list(&self.faults)
     }
 
     /// Whether there is none.
     pub fn is_ready(&self) -> bool {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
+}
+
+type Faults = Mutex<BTreeMap<&'static str, Fault>>;
+
+fn note(faults: &Faults, code: &'static str, fault: Fault) -> bool {
+    let mut faults = faults.lock().unwrap_or_else(PoisonError::into_inner);
+    let changed = faults.get(code) != Some(&fault);
+    faults.insert(code, fault);
+    changed
+}
+
+fn list(faults: &Faults) -> Vec<(&'static str, Fault)> {
+    let faults = faults.lock().unwrap_or_else(PoisonError::into_inner);
+    faults.iter().map(|(code, fault)| (*code, fault.clone())).collect()
 }

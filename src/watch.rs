@@ -20,7 +20,7 @@ use openclaw_tailscale::{
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::domain::{AskDaemon, Exposure, FreshFacts, Phase, ServeView, TailnetState};
+use crate::domain::{AskDaemon, Exposure, FreshFacts, Phase, Running, ServeView, TailnetState};
 use crate::ingress::is_tailscaled_running;
 
 /// Between two answers of `status` of the CLI (rulings 6).
@@ -113,6 +113,14 @@ pub async fn exposure_now(finder: &Finder, interest: &Interest, limit: Duration)
         Some(TailnetState { phase, serve, tun: status.tun, ..TailnetState::unknown() }.loopback_exposure())
     };
     tokio::time::timeout(limit, look).await.ok()?
+}
+
+/// This node as it is right now, for what is made once at a start. `None` where
+/// Tailscale does not run or does not say so within `limit`.
+pub async fn node_now(finder: &Finder, limit: Duration) -> Option<Running> {
+    let tailscale = finder.find().ok()?;
+    let status = tokio::time::timeout(limit, tailscale.status()).await.ok()?.ok()?;
+    (status.backend_state == BackendState::Running).then(|| facts::running(&status))
 }
 
 /// What the watcher needs to know of us.

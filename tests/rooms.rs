@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 /// Each room and the rooms it may use. What is missing is forbidden.
 const ROOMS: &[(&str, &[&str])] = &[
     ("main", &["cli", "config"]),
-    ("cli", &["app", "config", "domain", "state_db", "telemetry"]),
+    ("cli", &["app", "ingress", "config", "domain", "state_db", "telemetry"]),
     (
         "app",
         &[
             "watch",
             "edge",
+            "certs",
             "authz",
             "authn",
             "limits",
@@ -49,6 +50,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     ("api", &["authz", "ingress", "domain", "page", "readiness"]),
     ("proxy", &["authz", "ingress", "domain", "body"]),
+    ("certs", &["ingress", "config"]),
     ("state_db", &["authz"]),
     ("authz", &["ingress", "domain"]),
     ("authn", &["limits", "ingress", "config", "domain", TAILSCALE]),

@@ -5,7 +5,7 @@
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::readiness::Readiness;
+use crate::readiness::{Fault, Readiness};
 
 /// Which probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,15 +39,21 @@ pub fn answer(probe: Probe, readiness: &Readiness, draining: bool, detail: bool)
     let ready = faults.is_empty() && !draining;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut body = json!({ "ready": ready });
-    if detail && !ready {
-        let mut failing: Vec<Value> = faults
-            .into_iter()
-            .map(|(code, fault)| json!({ "code": code, "detail": fault.detail, "fix": fault.fix }))
-            .collect();
+    if !detail {
+        return (status, body);
+    }
+    let shown =
+        |(code, fault): (&str, Fault)| json!({ "code": code, "detail": fault.detail, "fix": fault.fix });
+    if !ready {
+        let mut failing: Vec<Value> = faults.into_iter().map(shown).collect();
         if draining {
             failing.push(json!({ "code": "draining", "detail": "the gateway is stopping", "fix": null }));
         }
         body["failing"] = failing.into();
+    }
+    let warnings: Vec<Value> = readiness.warnings().into_iter().map(shown).collect();
+    if !warnings.is_empty() {
+        body["warnings"] = warnings.into();
     }
     (status, body)
 }

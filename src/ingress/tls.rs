@@ -5,7 +5,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use tokio_rustls::rustls::crypto::ring;
@@ -16,7 +15,9 @@ use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{Error as RustlsError, ServerConfig};
 
-mod validity;
+mod facts;
+
+pub use facts::CertFacts;
 
 /// Why a certificate and its key cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -186,10 +187,15 @@ impl Tls {
         &self.files
     }
 
-    /// When the certificate in use expires; `None` if it does not say so in a
-    /// way that can be read.
-    pub fn expires(&self) -> Option<SystemTime> {
-        validity::not_after(self.current.0.load().end_entity_cert().ok()?)
+    /// What the certificate in use says of itself; `None` if it cannot be read.
+    pub fn facts(&self) -> Option<CertFacts> {
+        CertFacts::of(self.current.0.load().end_entity_cert().ok()?)
+    }
+
+    /// Whether a client that asks for this host name or address would take the
+    /// certificate in use for its own.
+    pub fn covers(&self, name: &str) -> bool {
+        self.current.0.load().end_entity_cert().is_ok_and(|der| facts::covers(der, name))
     }
 
     pub(super) fn server_config(&self) -> Arc<ServerConfig> {

@@ -25,6 +25,7 @@ mod secrets;
 mod serve;
 mod tailscale_faults;
 mod tls;
+mod tls_self;
 mod trusted_proxy;
 mod tunnel;
 mod websocket;
