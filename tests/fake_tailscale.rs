@@ -13,6 +13,8 @@
 mod calls;
 #[path = "fake_tailscale/certificates.rs"]
 mod certificates;
+#[path = "fake_tailscale/claims.rs"]
+mod claims;
 #[path = "fake_tailscale/client.rs"]
 mod client;
 #[path = "fake_tailscale/fake.rs"]

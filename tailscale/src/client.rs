@@ -12,14 +12,14 @@ use zeroize::Zeroizing;
 
 use crate::command::{Command, socket_flag};
 use crate::daemon::{DEFAULT_SOCKET, DaemonProcess, process_behind, process_behind_now};
-use crate::localapi::{self, Failure, Reply};
+use crate::localapi::{self, Change, Failure, Question, Reply, Stream};
 use crate::runner::edit::run_edit;
 use crate::runner::{Call, run};
-use crate::serve_edit::EDIT_TIMEOUT;
+use crate::serve_edit::{self, EDIT_TIMEOUT};
 use crate::{
     CertPair, ETag, EditError, Error, Limits, LocateError, LocateOptions, Located, Mount, NodeName, Prefs,
-    ServeConfig, ServeSession, Status, Tie, VersionInfo, Whois, cert, json, parse_prefs, parse_serve_config,
-    parse_status, parse_version, parse_whois,
+    ServeConfig, ServeDocument, ServeSession, Status, Tie, VersionInfo, Whois, cert, json, parse_prefs,
+    parse_serve_config, parse_status, parse_version, parse_whois,
 };
 
 /// The Tailscale of this machine: its LocalAPI, its command line, or both
@@ -211,6 +211,36 @@ impl Tailscale {
         cert::parse(&bytes)
     }
 
+    /// The Serve configuration as a document to change, and its version: GET
+    /// `serve-config`. At the socket only.
+    ///
+    /// # Errors
+    /// [`Error::LocalApiOnly`] where the socket is not used, [`Error::WrongShape`] where
+    /// it has no version, and as [`ServeDocument::parse`] says.
+    pub async fn serve_document(&self) -> Result<(ServeDocument, ETag), Error> {
+        const COMMAND: &str = "serve-config";
+        let reply = self.local(COMMAND, "/localapi/v0/serve-config", None).await?;
+        let tag = reply.etag.ok_or_else(|| Error::wrong_shape(COMMAND, "Etag", "the answer has none"))?;
+        Ok((ServeDocument::parse(&reply.body)?, tag))
+    }
+
+    /// Puts a Serve configuration in the place of the version `of`, the whole of it:
+    /// POST `serve-config` with `If-Match`. At the socket only. tailscaled judges all of
+    /// it, and forgets what it does not know.
+    ///
+    /// # Errors
+    /// [`EditError::Raced`] when it is another version by now. [`EditError::Denied`] for
+    /// who is neither root nor the operator; [`EditError::NotAdmin`] when it has a unix
+    /// socket or a path in it, ours or not, and we are no local administrator.
+    /// [`EditError::Invalid`], [`EditError::PortTaken`] and others for what tailscaled
+    /// does not accept.
+    pub async fn set_serve_document(&self, document: &ServeDocument, of: &ETag) -> Result<(), EditError> {
+        let json = document.to_json();
+        let change = Change { of, document: &json };
+        let answer = self.local("serve-config", "/localapi/v0/serve-config", Some(change)).await;
+        answer.map(drop).map_err(serve_edit::refused)
+    }
+
     /// The pid and uid of the daemon: who listens on [`Self::socket_path`]. Connects and
     /// sends nothing, so it also tells at once that a daemon is gone.
     ///
@@ -288,8 +318,10 @@ impl Tailscale {
     async fn reply(&self, command: Command<'_>) -> Result<Reply, Error> {
         let Inner { local, local_answers, .. } = &*self.inner;
         if let Some(target) = command.target().filter(|_| *local != LocalUse::Never) {
-            let got =
-                localapi::get(command.name(), &self.socket_path(), &target, &self.limits(command)).await;
+            let socket = self.socket_path();
+            let question =
+                Question { command: command.name(), socket: &socket, target: &target, change: None };
+            let got = localapi::ask(question, &self.limits(command)).await;
             local_answers.store(matches!(got, Ok(_) | Err(Failure::Answered(_))), Ordering::Relaxed);
             match got {
                 Ok(reply) => return Ok(reply),
@@ -302,6 +334,38 @@ impl Tailscale {
             }
         }
         Ok(Reply { body: self.run(command).await?, etag: None })
+    }
+
+    /// The answer of the LocalAPI to what the command line does not offer.
+    async fn local(
+        &self,
+        command: &'static str,
+        target: &str,
+        change: Option<Change<'_>>,
+    ) -> Result<Reply, Error> {
+        let socket = self.local_socket(command)?;
+        let asked =
+            localapi::ask(Question { command, socket: &socket, target, change }, &self.inner.limits).await;
+        asked.map_err(Failure::into_error)
+    }
+
+    /// What the LocalAPI tells until the stream is dropped.
+    pub(crate) async fn open(&self, command: &'static str, target: &str) -> Result<Stream, Error> {
+        let socket = self.local_socket(command)?;
+        let question = Question { command, socket: &socket, target, change: None };
+        localapi::open(question, &self.inner.limits).await.map_err(Failure::into_error)
+    }
+
+    fn local_socket(&self, command: &'static str) -> Result<PathBuf, Error> {
+        match self.inner.local {
+            LocalUse::Never => Err(Error::LocalApiOnly { command }),
+            LocalUse::First | LocalUse::Only => Ok(self.socket_path()),
+        }
+    }
+
+    /// How long a call may take.
+    pub(crate) fn time_limit(&self) -> Duration {
+        self.inner.limits.timeout
     }
 
     async fn run(&self, command: Command<'_>) -> Result<Vec<u8>, Error> {

@@ -104,6 +104,19 @@ pub enum Error {
         /// What was said.
         detail: String,
     },
+    /// Only the LocalAPI can do that, and it is not used.
+    #[error("`{command}` takes tailscaled's socket, and only the tailscale program is used")]
+    LocalApiOnly {
+        /// Which call.
+        command: &'static str,
+    },
+    /// The daemon ended what it would have told until somebody ends it: it stops, or
+    /// the session was taken away.
+    #[error("tailscaled ended `{command}`")]
+    StreamEnded {
+        /// Which call.
+        command: &'static str,
+    },
     /// The call took longer than its limit; its process group was killed, or the
     /// connection closed.
     #[error("`tailscale {command}` did not finish within {} ms", after.as_millis())]
@@ -207,6 +220,8 @@ impl Error {
             Self::HttpsDisabled => "tailscale_https_disabled",
             Self::NotCertDomain { .. } => "tailscale_not_cert_domain",
             Self::RateLimited { .. } => "tailscale_rate_limited",
+            Self::LocalApiOnly { .. } => "tailscale_localapi_only",
+            Self::StreamEnded { .. } => "tailscale_stream_ended",
             Self::TimedOut { .. } => "tailscale_timed_out",
             Self::Killed { .. } => "tailscale_killed",
             Self::TooLarge { .. } => "tailscale_output_too_large",
@@ -265,6 +280,8 @@ impl Error {
             | Self::Garbage { .. }
             | Self::WrongShape { .. }
             | Self::BadArgument { .. }
+            | Self::LocalApiOnly { .. }
+            | Self::StreamEnded { .. }
             | Self::Failed { .. }
             | Self::Status { .. } => None,
         }

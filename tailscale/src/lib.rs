@@ -17,6 +17,7 @@
 //! missing and matter are an [`Error::WrongShape`] naming the field.
 
 mod cert;
+mod claim;
 mod client;
 mod command;
 mod daemon;
@@ -29,6 +30,7 @@ mod names;
 mod prefs;
 mod runner;
 mod serve_config;
+mod serve_document;
 mod serve_edit;
 mod serve_session;
 mod status;
@@ -37,6 +39,7 @@ mod version;
 mod whois;
 
 pub use cert::CertPair;
+pub use claim::{Claim, ForegroundEntry};
 pub use client::{Tailscale, WhoisFuture, WhoisSource};
 pub use daemon::DaemonProcess;
 pub use error::Error;
@@ -48,6 +51,7 @@ pub use runner::Limits;
 pub use serve_config::{
     FunnelHost, Listener, Origin, ServeConfig, TargetsPort, TcpForward, WebHandler, parse_serve_config,
 };
+pub use serve_document::ServeDocument;
 pub use serve_edit::{EditError, Mount, ProxyTarget};
 pub use serve_session::{ServeSession, Tie, exec_tied};
 pub use status::{BackendState, SelfNode, Status, Tailnet, parse_status};

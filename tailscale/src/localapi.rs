@@ -1,4 +1,4 @@
-//! Asking tailscaled at its socket: HTTP/1.1, GET only, a connection for each question.
+//! Asking tailscaled at its socket: HTTP/1.1, a connection for each question.
 //!
 //! A new connection costs 0.1 ms more than a kept one and cannot be stale, or belong
 //! to another daemon than the one that listens now. What it promises, whatever the
@@ -9,7 +9,11 @@
 //! `trust` has looked at who listens.
 
 mod exchange;
+mod stream;
 mod trust;
+
+pub(crate) use exchange::{Change, Question};
+pub(crate) use stream::{Line, Stream};
 
 use std::path::Path;
 use std::str::FromStr;
@@ -42,6 +46,15 @@ pub(crate) enum Failure {
     Answered(Error),
 }
 
+impl Failure {
+    /// What it was.
+    pub(crate) fn into_error(self) -> Error {
+        match self {
+            Self::NotConnected(error) | Self::Lost(error) | Self::Answered(error) => error,
+        }
+    }
+}
+
 /// The version of a Serve configuration: what a change must name in `If-Match`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ETag(String);
@@ -64,15 +77,50 @@ impl FromStr for ETag {
     }
 }
 
-/// Asks for `target`; `command` is its name in errors.
-pub(crate) async fn get(
-    command: &'static str,
-    socket: &Path,
-    target: &str,
+/// Asks, and reads the whole answer.
+pub(crate) async fn ask(question: Question<'_>, limits: &Limits) -> Result<Reply, Failure> {
+    within(question, limits, async {
+        let stream = connect(question.socket).await?;
+        let got = exchange::ask(question, stream, limits).await.map_err(Failure::Lost)?;
+        if got.status != 200 {
+            return Err(Failure::Answered(refusal(question.command, &got)));
+        }
+        Ok(Reply { body: got.body, etag: got.etag.and_then(|text| text.parse().ok()) })
+    })
+    .await
+}
+
+/// Asks for what is told as it happens. The limits bound the time until it begins.
+pub(crate) async fn open(question: Question<'_>, limits: &Limits) -> Result<Stream, Failure> {
+    within(question, limits, async {
+        let stream = connect(question.socket).await?;
+        let (response, connection) = exchange::send(question, stream).await.map_err(Failure::Lost)?;
+        let status = response.status().as_u16();
+        let from_tailscaled = response.headers().contains_key("tailscale-version");
+        if status != 200 {
+            let answer = exchange::Answer { status, from_tailscaled, etag: None, body: Vec::new() };
+            return Err(Failure::Answered(refusal(question.command, &answer)));
+        }
+        let reading = exchange::Reading { connection, body: response.into_body() };
+        let socket = question.socket.to_owned();
+        Ok(Stream {
+            command: question.command,
+            socket,
+            reading,
+            rest: Vec::new(),
+            searched: 0,
+            skipping: false,
+        })
+    })
+    .await
+}
+
+async fn within<T>(
+    Question { command, .. }: Question<'_>,
     limits: &Limits,
-) -> Result<Reply, Failure> {
+    asking: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
     let started = Instant::now();
-    let asking = ask(command, socket, target, limits);
     let result = match timeout_at(started + limits.timeout, asking).await {
         Ok(result) => result,
         Err(_) => Err(Failure::Lost(Error::TimedOut { command, after: limits.timeout })),
@@ -82,16 +130,13 @@ pub(crate) async fn get(
     result
 }
 
-async fn ask(command: &'static str, socket: &Path, target: &str, limits: &Limits) -> Result<Reply, Failure> {
+/// A connection to somebody who may be believed.
+async fn connect(socket: &Path) -> Result<UnixStream, Failure> {
     let connected = UnixStream::connect(socket).await;
     let stream = connected.map_err(|error| Failure::NotConnected(unreachable(socket, error)))?;
     let daemon = of_peer(&stream, socket).map_err(Failure::Lost)?;
     trust::check(socket, daemon.uid).map_err(Failure::Lost)?;
-    let got = exchange::get(command, socket, stream, target, limits).await.map_err(Failure::Lost)?;
-    if got.status != 200 {
-        return Err(Failure::Answered(refusal(command, &got)));
-    }
-    Ok(Reply { body: got.body, etag: got.etag.and_then(|text| text.parse().ok()) })
+    Ok(stream)
 }
 
 /// What a status other than 200 means.

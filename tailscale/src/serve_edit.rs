@@ -142,5 +142,26 @@ pub(crate) fn failed(command: &'static str, code: i32, stderr: &[u8]) -> EditErr
     outcome::classify_edit(stderr).unwrap_or_else(|| EditError::Call(classify(command, code, stderr)))
 }
 
+/// What a refusal of a document means that was sent to the LocalAPI.
+pub(crate) fn refused(error: Error) -> EditError {
+    let said = match &error {
+        Error::Status { status: 412, .. } => return EditError::Raced,
+        Error::Denied { detail, .. } => {
+            let admin = detail.contains("must be root") || detail.contains("local admin");
+            return if admin { EditError::NotAdmin } else { EditError::Denied };
+        }
+        Error::Status { status: 500, detail, .. } => detail,
+        _ => return error.into(),
+    };
+    #[derive(serde::Deserialize)]
+    struct Wire {
+        error: String,
+    }
+    // `{"error": "..."}`, or the sentence alone.
+    let sentence = serde_json::from_str::<Wire>(said).map_or_else(|_| said.clone(), |wire| wire.error);
+    let sentence = printable(sentence.as_bytes(), 400);
+    outcome::classify_edit(sentence.as_bytes()).unwrap_or(EditError::Invalid { detail: sentence })
+}
+
 #[cfg(test)]
 mod tests;

@@ -2,15 +2,18 @@
 
 use std::io;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use http_body_util::{BodyExt, Empty};
+use http_body_util::Full;
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::client::conn::http1;
-use hyper::{Request, Response, header};
+use hyper::{Method, Request, Response, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
+use super::ETag;
 use crate::text::printable;
 use crate::{Error, Limits};
 
@@ -19,6 +22,23 @@ const HOST: &str = "local-tailscaled.sock";
 
 /// A head of more than this is no daemon's.
 const MAX_HEAD: usize = 64 << 10;
+
+/// What is asked, of whom, and its name in errors.
+#[derive(Clone, Copy)]
+pub(crate) struct Question<'a> {
+    pub(crate) command: &'static str,
+    pub(crate) socket: &'a Path,
+    pub(crate) target: &'a str,
+    /// A change of the Serve configuration that must name the version it was made from.
+    pub(crate) change: Option<Change<'a>>,
+}
+
+/// A document that takes the place of the one with this tag.
+#[derive(Clone, Copy)]
+pub(crate) struct Change<'a> {
+    pub(crate) of: &'a ETag,
+    pub(crate) document: &'a str,
+}
 
 /// What came back, whatever its status.
 pub(super) struct Answer {
@@ -29,65 +49,121 @@ pub(super) struct Answer {
     pub(super) body: Vec<u8>,
 }
 
-/// Sends a GET and reads the whole answer. Dropping the future closes the socket.
-pub(super) async fn get(
-    command: &'static str,
-    socket: &Path,
+/// Sends the question and reads the whole answer. Dropping the future closes the
+/// socket.
+pub(super) async fn ask(
+    question: Question<'_>,
     stream: UnixStream,
-    target: &str,
     limits: &Limits,
 ) -> Result<Answer, Error> {
-    let broken = |error: hyper::Error| broken(command, socket, &error);
-    let request = Request::get(target)
-        .header(header::HOST, HOST)
-        .header(header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new());
-    let request = request.map_err(|error| Error::BadArgument { command, detail: error.to_string() })?;
-    let mut builder = http1::Builder::new();
-    let (mut sender, connection) =
-        builder.max_buf_size(MAX_HEAD).handshake(TokioIo::new(stream)).await.map_err(broken)?;
-    let exchange = async {
-        let response = sender.send_request(request).await.map_err(broken)?;
-        read(command, socket, response, limits).await
-    };
-    tokio::pin!(exchange, connection);
-    tokio::select! {
-        biased;
-        answer = &mut exchange => answer,
-        // What it has read before it ended is still to be had; so is what ended it.
-        _ = &mut connection => exchange.await,
-    }
-}
-
-async fn read(
-    command: &'static str,
-    socket: &Path,
-    response: Response<Incoming>,
-    limits: &Limits,
-) -> Result<Answer, Error> {
-    let status = response.status().as_u16();
+    let (response, connection) = send(question, stream).await?;
+    let broken = |error: hyper::Error| broken(question.command, question.socket, &error);
+    let (head, body) = response.into_parts();
+    let status = head.status.as_u16();
     let limit = if status == 200 { limits.stdout_bytes } else { limits.stderr_bytes };
-    let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
-    let (from_tailscaled, etag) = (header("tailscale-version").is_some(), header("etag").map(str::to_owned));
-    let mut incoming = response.into_body();
-    let announced = incoming.size_hint().lower();
+    let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let too_large = || Error::TooLarge { command: question.command, limit };
+    let announced = body.size_hint().lower();
     if announced > limit as u64 {
-        return Err(Error::TooLarge { command, limit });
+        return Err(too_large());
     }
     // At once: growing would leave copies behind, and it may be a key.
-    let mut body = Vec::with_capacity(usize::try_from(announced).unwrap_or(0));
-    while let Some(frame) = incoming.frame().await {
-        let frame = frame.map_err(|error| broken(command, socket, &error))?;
-        let Some(data) = frame.data_ref() else { continue };
-        if body.len() + data.len() > limit {
-            return Err(Error::TooLarge { command, limit });
+    let mut whole = Vec::with_capacity(usize::try_from(announced).unwrap_or(0));
+    let mut reading = Reading { connection, body };
+    while let Some(data) = reading.chunk().await.map_err(broken)? {
+        if whole.len() + data.len() > limit {
+            return Err(too_large());
         }
-        body.extend_from_slice(data);
+        whole.extend_from_slice(&data);
     }
-    Ok(Answer { status, from_tailscaled, etag, body })
+    Ok(Answer {
+        status,
+        from_tailscaled: header("tailscale-version").is_some(),
+        etag: header("etag").map(str::to_owned),
+        body: whole,
+    })
 }
 
-fn broken(command: &'static str, socket: &Path, error: &hyper::Error) -> Error {
+type Connection = http1::Connection<TokioIo<UnixStream>, Full<Bytes>>;
+
+/// Sends the question and waits for the head of the answer.
+pub(super) async fn send(
+    question: Question<'_>,
+    stream: UnixStream,
+) -> Result<(Response<Incoming>, Driver), Error> {
+    let Question { command, socket, target, change } = question;
+    let broken = |error: hyper::Error| broken(command, socket, &error);
+    let mut request = Request::builder().uri(target).header(header::HOST, HOST);
+    let body = match change {
+        None => Full::default(),
+        Some(Change { of, document }) => {
+            request = request.method(Method::POST).header(header::IF_MATCH, of.as_str());
+            Full::from(document.to_owned())
+        }
+    };
+    let request = request.header(header::CONNECTION, "close").body(body);
+    let request = request.map_err(|error| Error::BadArgument { command, detail: error.to_string() })?;
+    let mut builder = http1::Builder::new();
+    let handshake = builder.max_buf_size(MAX_HEAD).handshake(TokioIo::new(stream));
+    let (mut sender, connection): (_, Connection) = handshake.await.map_err(broken)?;
+    let answer = sender.send_request(request);
+    tokio::pin!(answer);
+    let mut driver = Driver { connection: Some(Box::pin(connection)), _sender: sender };
+    let response = std::future::poll_fn(|cx| {
+        driver.drive(cx);
+        answer.as_mut().poll(cx)
+    })
+    .await;
+    Ok((response.map_err(broken)?, driver))
+}
+
+/// What moves bytes; nothing arrives without it.
+pub(super) struct Driver {
+    connection: Option<Pin<Box<Connection>>>,
+    /// Without it the connection takes itself for done.
+    _sender: http1::SendRequest<Full<Bytes>>,
+}
+
+impl Driver {
+    /// To be called before what it feeds is polled. What it read before it ended is
+    /// still to be had there; so is what ended it.
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if self.connection.as_mut().is_some_and(|connection| connection.as_mut().poll(cx).is_ready()) {
+            self.connection = None;
+        }
+    }
+}
+
+/// A body that is being read.
+pub(super) struct Reading {
+    pub(super) connection: Driver,
+    pub(super) body: Incoming,
+}
+
+impl Reading {
+    /// The next piece, or nothing at the end. Nothing is lost when the future is
+    /// dropped.
+    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, hyper::Error> {
+        std::future::poll_fn(|cx| {
+            loop {
+                self.connection.drive(cx);
+                match std::task::ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                    None => return Poll::Ready(Ok(None)),
+                    Some(Err(error)) => return Poll::Ready(Err(error)),
+                    Some(Ok(frame)) => {
+                        // Trailers say nothing here.
+                        if let Ok(data) = frame.into_data() {
+                            return Poll::Ready(Ok(Some(data)));
+                        }
+                    }
+                }
+            }
+        })
+        .await
+    }
+}
+
+pub(super) fn broken(command: &'static str, socket: &Path, error: &hyper::Error) -> Error {
     if error.is_parse() {
         let detail = printable(format!("its answer is no HTTP: {error}").as_bytes(), 200);
         return Error::Garbage { command, detail };

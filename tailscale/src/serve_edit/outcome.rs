@@ -45,6 +45,18 @@ pub enum EditError {
         /// What was printed.
         detail: String,
     },
+    /// Somebody's Funnel is on for the site, so that it would be public.
+    #[error("somebody's Funnel is on for {site}: it would be open to the internet")]
+    Public {
+        /// The site, `name:port`.
+        site: String,
+    },
+    /// tailscaled does not accept the configuration.
+    #[error("tailscaled does not accept this Serve configuration: {detail}")]
+    Invalid {
+        /// What it said.
+        detail: String,
+    },
     /// There is no such mount to take away.
     #[error("there is no such mount")]
     NoSuchMount,
@@ -77,6 +89,8 @@ impl EditError {
             Self::NotAdmin => "serve_needs_root",
             Self::Raced => "serve_raced",
             Self::PortTaken { .. } => "serve_port_taken",
+            Self::Public { .. } => "serve_site_public",
+            Self::Invalid { .. } => "serve_invalid",
             Self::NoSuchMount => "serve_no_such_mount",
             Self::Locked => "serve_locked",
             Self::ShieldsUp => "funnel_shields_up",
@@ -99,7 +113,12 @@ impl EditError {
             Self::Locked => Some("put the route into tailscaled's configuration file".into()),
             Self::ShieldsUp => Some("tailscale set --shields-up=false".into()),
             Self::OldProgram { .. } => Some("update Tailscale to 1.52 or later".into()),
-            Self::Raced | Self::PortTaken { .. } | Self::NoSuchMount => None,
+            Self::Raced => Some("try again".into()),
+            Self::PortTaken { .. } => Some("tailscale serve status says by whom; choose another port".into()),
+            Self::Public { .. } => {
+                Some("choose another port, or have that Funnel turned off (tailscale funnel status)".into())
+            }
+            Self::Invalid { .. } | Self::NoSuchMount => None,
             Self::Call(error) => error.fix().map(|fix| fix.to_string()),
         }
     }
