@@ -454,7 +454,7 @@ fn serve_ingress(config: &Config, env: &Env) -> Result<Option<UnixIngress>, Star
 }
 
 /// How Tailscale is found, as configured.
-fn locate_options(gateway: &Gateway) -> LocateOptions {
+pub fn locate_options(gateway: &Gateway) -> LocateOptions {
     LocateOptions {
         bin: gateway.tailscale.bin.clone(),
         socket: gateway.tailscale.socket.clone(),

@@ -5,6 +5,7 @@
 
 mod access;
 mod config;
+mod doctor;
 mod exit;
 mod gateway;
 pub mod output;
@@ -40,6 +41,8 @@ enum Command {
     Access(access::AccessArgs),
     /// Read, change and check the configuration
     Config(config::ConfigArgs),
+    /// What works, what does not, and what mends it
+    Doctor(doctor::DoctorArgs),
     /// The certificate of our own: fingerprint, names, end
     Tls(tls::TlsArgs),
     /// Print the version
@@ -63,6 +66,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, env: &Env) -> Exit {
         Command::Gateway(args) => gateway::run(*args, cli.config, env),
         Command::Access(args) => access::run(args, env),
         Command::Config(args) => config::run(args, cli.config.as_deref(), env),
+        Command::Doctor(args) => doctor::run(&args, cli.config.as_deref(), env),
         Command::Tls(args) => tls::run(args, cli.config.as_deref(), env),
         Command::Version(args) => version(&args),
     }

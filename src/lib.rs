@@ -18,6 +18,7 @@ pub mod authn;
 pub mod authz;
 pub mod body;
 pub mod certs;
+pub mod checks;
 pub mod cli;
 pub mod config;
 pub mod domain;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// Each room and the rooms it may use. What is missing is forbidden.
 const ROOMS: &[(&str, &[&str])] = &[
     ("main", &["cli", "config"]),
-    ("cli", &["app", "ingress", "config", "domain", "state_db", "telemetry"]),
+    ("cli", &["app", "checks", "ingress", "config", "domain", "state_db", "telemetry"]),
     (
         "app",
         &[
@@ -30,6 +30,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             TAILSCALE,
         ],
     ),
+    ("checks", &["certs", "ingress", "config", "telemetry", TAILSCALE]),
     ("watch", &["ingress", "domain", TAILSCALE]),
     (
         "edge",

@@ -10,6 +10,7 @@ mod support;
 
 mod auth;
 mod browser;
+mod doctor;
 mod framing;
 mod headers;
 mod http2;

@@ -29,6 +29,18 @@ impl Pair {
         Self { cert: made.cert.pem(), key: made.signing_key.serialize_pem() }
     }
 
+    /// One that ends in so many days.
+    pub(crate) fn ending(names: &[&str], days: i64) -> Self {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(names).unwrap();
+        let now = std::time::SystemTime::now();
+        let away = std::time::Duration::from_secs(days.unsigned_abs() * 86_400 + 3600);
+        params.not_before = (now - std::time::Duration::from_secs(90 * 86_400)).into();
+        params.not_after = if days < 0 { now - away } else { now + away }.into();
+        Self { cert: params.self_signed(&key).unwrap().pem(), key: key.serialize_pem() }
+    }
+
     pub(crate) fn der(&self) -> CertificateDer<'static> {
         CertificateDer::from_pem_slice(self.cert.as_bytes()).unwrap()
     }

@@ -1,0 +1,152 @@
+//! `openclaw doctor`, asked about a gateway that runs, one that does not, and a
+//! configuration that cannot.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::support::*;
+
+struct Said {
+    code: Option<i32>,
+    json: Value,
+    text: String,
+}
+
+impl Said {
+    fn levels(&self) -> Vec<(&str, &str)> {
+        let findings = self.json["findings"].as_array().unwrap();
+        findings.iter().map(|f| (f["level"].as_str().unwrap(), f["code"].as_str().unwrap())).collect()
+    }
+
+    #[track_caller]
+    fn finding(&self, code: &str) -> &Value {
+        let findings = self.json["findings"].as_array().unwrap();
+        findings
+            .iter()
+            .find(|finding| finding["code"] == code)
+            .unwrap_or_else(|| panic!("{code}: {:#}", self.json))
+    }
+}
+
+fn doctor(gateway: &Gateway, args: &[&str]) -> Said {
+    let home = gateway.state_dir().parent().unwrap().to_owned();
+    let ask = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_openclaw"));
+        command
+            .arg("doctor")
+            .args(args)
+            .args(more)
+            .env_clear()
+            .env("HOME", &home)
+            .env("OPENCLAW_HOME", &home);
+        command.env("OPENCLAW_GATEWAY_PORT", gateway.port().to_string()).output().unwrap()
+    };
+    let (json, text) = (ask(&["--json"]), ask(&[]));
+    Said {
+        code: json.status.code(),
+        json: serde_json::from_slice(&json.stdout).unwrap(),
+        text: String::from_utf8(text.stdout).unwrap(),
+    }
+}
+
+fn config(tailnet: &Tailnet, more: &str) -> String {
+    let bin = tailnet.bin();
+    format!(r#"{{gateway: {{bind: "tailnet", tailscale: {{bin: "{}"}}{more}}}}}"#, bin.display())
+}
+
+#[test]
+fn all_is_well_with_a_gateway_that_is_ready() {
+    let (app, tailnet) = (Upstream::echo(), Tailnet::new());
+    let setup = Setup::on(&tailnet).upstream(&app).token(TOKEN).config(config(&tailnet, ""));
+    let gateway = setup.start_on_tailnet();
+    until("it is ready", || gateway.local().get("/readyz").status == 200);
+    let said = doctor(&gateway, &[]);
+    assert_eq!(said.levels(), [("ok", "configuration"), ("ok", "tailscale"), ("ok", "gateway")]);
+    assert_eq!((said.code, &said.json["ok"]), (Some(0), &Value::Bool(true)));
+    assert!(said.text.contains("0 errors, 0 warnings") && !said.text.contains('\u{1b}'), "{}", said.text);
+    assert!(!said.text.contains(TOKEN));
+}
+
+#[test]
+fn what_is_wrong_is_named_with_what_mends_it() {
+    let (app, tailnet) = (Upstream::echo(), Tailnet::new());
+    let setup = Setup::on(&tailnet).upstream(&app).token(TOKEN).config(config(&tailnet, ""));
+    let mut gateway = setup.start_on_tailnet();
+    tailnet.set(&["backend=Stopped"]);
+    until("it is not ready", || gateway.local().get("/readyz").status == 503);
+    let said = doctor(&gateway, &[]);
+    assert_eq!(said.code, Some(3), "{:#}", said.json);
+    assert_eq!(said.levels().iter().filter(|(_, code)| *code == "tailscale_not_running").count(), 2);
+    assert_eq!(said.finding("tailscale_not_running")["fix"], "tailscale up");
+    assert!(said.text.contains("to mend it: tailscale up"), "{}", said.text);
+    tailnet.set(&["backend=Running"]);
+
+    gateway.stop();
+    let said = doctor(&gateway, &[]);
+    assert_eq!((said.code, &said.finding("gateway_not_running")["level"]), (Some(0), &"warning".into()));
+    assert_eq!(doctor(&gateway, &["--fail-on", "warning"]).code, Some(3));
+
+    gateway.write_config("{gateway: {bind: 'lan', prot: 1}}");
+    let said = doctor(&gateway, &[]);
+    assert_eq!(said.code, Some(78));
+    assert!(said.text.contains("prot"), "{}", said.text);
+}
+
+#[test]
+fn it_ends_soon_whatever_listens_there() {
+    let (app, tailnet) = (Upstream::echo(), Tailnet::new());
+    let setup = Setup::on(&tailnet).upstream(&app).token(TOKEN).config(config(&tailnet, ""));
+    let mut gateway = setup.start_on_tailnet();
+    let port = gateway.loopback();
+    gateway.stop();
+    // Takes connections and says nothing.
+    let _silent = std::net::TcpListener::bind(port).unwrap();
+    tailnet.set(&["backend=Running", "fault.status=hang"]);
+    let began = Instant::now();
+    let said = doctor(&gateway, &[]);
+    assert!(began.elapsed() < Duration::from_secs(60), "a hang is bounded");
+    assert_eq!(said.finding("gateway_not_answering")["level"], "error");
+    assert_eq!(said.finding("whois_unavailable")["level"], "error");
+}
+
+#[test]
+fn threat_099_the_end_and_the_names_of_a_certificate_are_findings() {
+    let (app, tailnet) = (Upstream::echo(), Tailnet::new());
+    let name = "gw.tailnet-example.test";
+    let dir = TlsDir::with(&Pair::ending(&[name], 60));
+    let setup = Setup::on(&tailnet)
+        .upstream(&app)
+        .token(TOKEN)
+        .config(config(&tailnet, &format!(", {}", dir.config())));
+    let gateway = setup.start_on_tailnet();
+    let said = doctor(&gateway, &[]);
+    assert_eq!(
+        (said.code, &said.finding("certificate")["level"]),
+        (Some(0), &"ok".into()),
+        "{:#}",
+        said.json
+    );
+
+    for (names, days, code, exit) in [
+        (&[name][..], 13, "certificate_expires_soon", 0),
+        (&[name], -1, "certificate_expired", 3),
+        (&["other.example"], 60, "certificate_wrong_name", 0),
+    ] {
+        let pair = Pair::ending(names, days);
+        dir.put(&pair.cert, &pair.key);
+        // The gateway has taken it over when it shows it.
+        until(code, || !doctor(&gateway, &[]).levels().contains(&("warning", "certificate_not_reloaded")));
+        let said = doctor(&gateway, &[]);
+        let levels = said.levels();
+        assert!(levels.iter().any(|(_, found)| *found == code), "{code}: {:#}", said.json);
+        assert_eq!(said.code, Some(exit), "{code}: {:#}", said.json);
+    }
+    let ready = |code: &str| gateway.log().contains(code);
+    until("the log has both", || ready("certificate_expires_soon") && ready("certificate_expired"));
+
+    dir.put("garbage", "garbage");
+    let said = doctor(&gateway, &[]);
+    assert_eq!(said.finding("certificate_unusable")["level"], "error");
+}
