@@ -8,7 +8,8 @@
 //!
 //! 1. `upgrade` reads what the request asks its connection to become.
 //! 2. `request` takes out what must not pass and adds what is ours.
-//! 3. `exchange` sends it over a connection of the worker's `pool`.
+//! 3. `exchange` sends it over a connection of the worker's `pool`, by itself where
+//!    request and answer are small (`direct`), else through hyper.
 //! 4. `response` cleans the head, `streamed` carries the body; or a proven 101
 //!    becomes a `tunnel`, through `openclaw_kind` where the upstream is a real
 //!    OpenClaw gateway.
@@ -21,6 +22,7 @@ mod close_signal;
 mod connect;
 mod cookies;
 mod deadline;
+mod direct;
 mod error;
 mod exchange;
 mod frames;
@@ -61,7 +63,7 @@ use crate::authz::Permit;
 use crate::body::Body;
 use crate::domain::UpstreamKind;
 use crate::ingress::IngressFacts;
-use exchange::Bounds;
+use exchange::{Bounds, Got};
 use pool::Entry;
 use request_body::RequestBody;
 use upgrade::Upgrade;
@@ -130,9 +132,16 @@ pub async fn forward(
         // Boxed: the ordinary request need not carry its size.
         return Box::pin(websocket(request, &accept, on_upgrade, &entry, bounds)).await;
     }
-    let answer = exchange::pooled(&entry, request, bounds).await?;
-    response::check(&answer.response)?;
-    let (mut parts, body) = streamed::receive(answer, &entry, bounds, true);
+    let (mut parts, body) = match exchange::pooled(&entry, request, bounds).await? {
+        Got::Whole(response) => {
+            let (parts, body) = response.into_parts();
+            (parts, Body::full(body))
+        }
+        Got::Begun(answer) => {
+            response::check(&answer.response)?;
+            streamed::receive(answer, &entry, bounds, true)
+        }
+    };
     response::clean(&mut parts, close);
     Ok(Response::from_parts(parts, body))
 }

@@ -5,7 +5,7 @@
 //! state database through [`PinStore`], and where that fails the pin is kept in
 //! memory and the gateway says it is degraded.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -27,7 +27,8 @@ pub trait PinStore: Send + Sync + 'static {
 /// A tailnet, a login in lower case, and the user id it is pinned to.
 pub type Pin = (String, String, i64);
 
-type Known = HashMap<Box<str>, HashMap<Box<str>, i64>>;
+/// Trees: a tailnet and its people are few, and comparing costs less than hashing.
+type Known = BTreeMap<Box<str>, BTreeMap<Box<str>, i64>>;
 
 /// The pins, by tailnet and lower-cased login.
 pub struct Pins {

@@ -6,7 +6,8 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{Method, Request, header};
+use http::header::{self, HeaderName};
+use http::{Method, Request};
 use hyper::body::Incoming;
 
 use super::conn::{Conn, OfConn};
@@ -24,6 +25,9 @@ use crate::domain::{ClientAddr, Principal, Public, Reason, Role, Route, TailnetS
 use crate::ingress::attest::{AtAccept, Condition};
 use crate::ingress::classify::{Classified, Policy, classify};
 use crate::ingress::{Endpoint, FramingFault, IngressFacts, Via, authority_of, framing_fault};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const TAILSCALE_USER_LOGIN: HeaderName = HeaderName::from_static("tailscale-user-login");
 
 /// The one snapshot a request sees.
 pub(super) struct View {
@@ -263,7 +267,7 @@ impl Edge {
             Endpoint::Tcp { peer, .. } if is_loopback(peer.ip()) => {
                 let headers = request.headers();
                 let claims =
-                    headers.contains_key("x-forwarded-for") || headers.contains_key("tailscale-user-login");
+                    headers.contains_key(X_FORWARDED_FOR) || headers.contains_key(TAILSCALE_USER_LOGIN);
                 let daemon = view.state.serve_facts().and_then(|facts| facts.daemon);
                 claims && daemon.is_some_and(|daemon| conn.socket_uid() == Some(daemon.uid))
             }

@@ -15,6 +15,9 @@ use crate::domain::route::GuardOptions;
 use crate::domain::{Principal, Reason, Running};
 use crate::ingress::{IngressFacts, Via};
 
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+
 /// The names we are served under.
 pub struct Hosts<'a> {
     /// `gateway.allowedHosts`, lower-cased.
@@ -107,7 +110,7 @@ enum Site {
 /// cannot forge it. An unknown word is foreign.
 fn fetch_site(headers: &HeaderMap) -> Site {
     let mut site = Site::Absent;
-    for value in headers.get_all("sec-fetch-site") {
+    for value in headers.get_all(SEC_FETCH_SITE) {
         match value.as_bytes() {
             b"same-origin" | b"none" if site != Site::Foreign => site = Site::Own,
             _ => site = Site::Foreign,
@@ -117,7 +120,7 @@ fn fetch_site(headers: &HeaderMap) -> Site {
 }
 
 fn has_fetch_mode(headers: &HeaderMap) -> bool {
-    headers.contains_key("sec-fetch-mode")
+    headers.contains_key(SEC_FETCH_MODE)
 }
 
 /// Scheme, host and port must all be ours, as bytes: nothing is normalised that a

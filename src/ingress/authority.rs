@@ -8,6 +8,7 @@ use std::net::Ipv6Addr;
 
 use http::Request;
 use http::header::HOST;
+use memchr::memchr;
 
 use super::framing::FramingFault;
 
@@ -38,8 +39,8 @@ impl<'a> Parts<'a> {
             };
             return Some(Self { host: Host::V6(host.parse().ok()?), port });
         }
-        let (host, port) = match text.split_once(':') {
-            Some((host, digits)) => (host, Some(port(digits)?)),
+        let (host, port) = match memchr(b':', authority) {
+            Some(at) => (&text[..at], Some(port(&text[at + 1..])?)),
             None => (text, None),
         };
         let host = host.strip_suffix('.').unwrap_or(host);
@@ -62,7 +63,12 @@ impl<'a> Parts<'a> {
 
     fn canonical(&self, https: bool) -> String {
         let mut out = match self.host {
-            Host::Name(name) => name.to_ascii_lowercase(),
+            Host::Name(name) => {
+                let mut out = String::with_capacity(name.len() + ":65535".len());
+                out.push_str(name);
+                out.make_ascii_lowercase();
+                out
+            }
             Host::V6(ip) => format!("[{ip}]"),
         };
         if let Some(port) = self.explicit_port(https) {

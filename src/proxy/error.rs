@@ -63,6 +63,9 @@ pub enum ProxyError {
     /// answer was there.
     #[error("the upstream gave no usable answer")]
     Response(#[source] hyper::Error),
+    /// The connection broke before a byte of an answer was there.
+    #[error("the connection to the upstream broke before it answered")]
+    Lost(#[source] io::Error),
     /// An answer that cannot be passed on.
     #[error("the upstream's answer cannot be passed on: {0}")]
     BadResponse(&'static str),
@@ -80,7 +83,7 @@ impl ProxyError {
             Self::Connect { .. } | Self::Tls { .. } => Reason::UpstreamUnreachable,
             Self::ConnectTimeout { .. } | Self::FirstByteTimeout(_) => Reason::UpstreamTimeout,
             Self::Owner { .. } => Reason::UpstreamOwnerMismatch,
-            Self::Response(_) | Self::BadResponse(_) => Reason::UpstreamBadResponse,
+            Self::Response(_) | Self::Lost(_) | Self::BadResponse(_) => Reason::UpstreamBadResponse,
             Self::Ended(CloseReason::Revoked) => Reason::NotAllowed,
             Self::Ended(CloseReason::Draining) => Reason::Draining,
         }

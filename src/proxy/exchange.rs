@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, Uri};
 use hyper::body::Incoming;
 use tokio::task::coop::has_budget_remaining;
@@ -18,7 +19,9 @@ use tokio::time::Instant;
 
 use super::ProxyError;
 use super::close_signal::{CloseReason, CloseSignal};
-use super::pool::{Entry, Live};
+use super::deadline::Deadline;
+use super::direct::{self, Heard, Lost};
+use super::pool::{Bare, Entry, Kept, Live};
 use super::request_body::{Progress, RequestBody};
 use crate::domain::route::Timeouts;
 
@@ -33,6 +36,14 @@ pub(super) struct Bounds<'a> {
     pub(super) close: &'a CloseSignal,
 }
 
+/// What a request got.
+pub(super) enum Got {
+    /// A whole answer.
+    Whole(Response<Bytes>),
+    /// The head of one.
+    Begun(Answer),
+}
+
 /// An answer whose head is here, and the connection its body comes over.
 pub(super) struct Answer {
     pub(super) response: Response<Incoming>,
@@ -41,6 +52,8 @@ pub(super) struct Answer {
     pub(super) ended: bool,
     /// Whether the upload still goes on.
     pub(super) uploading: bool,
+    /// Whether the request had no body.
+    pub(super) bodiless: bool,
 }
 
 struct Failure {
@@ -52,34 +65,91 @@ struct Failure {
 
 /// Sends over a kept connection if there is one, else over a new one.
 pub(super) async fn pooled(
-    entry: &Entry,
+    entry: &Rc<Entry>,
     mut request: Request<RequestBody>,
     bounds: Bounds<'_>,
-) -> Result<Answer, ProxyError> {
-    if let Some(live) = entry.take(Instant::now()) {
-        let spare = Spare::of(&request);
-        match attempt(live, request, bounds).await {
-            Ok(answer) => return Ok(answer),
-            Err(Failure { unsent: Some(unsent), .. }) => request = unsent,
-            Err(Failure { silent: true, error, .. }) => match spare {
-                Some(spare) => request = spare.into_request(),
-                None => return Err(error),
-            },
-            Err(Failure { error, .. }) => return Err(error),
-        }
-        tracing::debug!(upstream = %entry.upstream.addr, "a kept connection was gone; sending again");
+) -> Result<Got, ProxyError> {
+    let bodiless = matches!(request.body(), RequestBody::Empty);
+    match entry.take(Instant::now(), !bodiless) {
+        Some(Kept::Bare(mut bare)) if bodiless => match direct::ask(&mut bare, &request, bounds).await {
+            Ok(Heard::Whole(response)) => {
+                entry.give_back(Kept::Bare(bare));
+                return Ok(Got::Whole(response));
+            }
+            Ok(Heard::Beginning(bytes)) => return Box::pin(go_on(bare, bytes, request, bounds)).await,
+            Err(Lost { unsent: true, .. }) => {}
+            Err(Lost { silent: true, .. }) if request.method().is_idempotent() => {}
+            Err(Lost { error, .. }) => return Err(error),
+        },
+        Some(kept) => match Box::pin(through(kept, request, bounds)).await {
+            Ok(Ok(got)) => return Ok(got),
+            Ok(Err(again)) => request = again,
+            Err(error) => return Err(error),
+        },
+        // Boxed: a request over a kept connection need not carry its size.
+        None => return Box::pin(new(entry, request, bounds)).await,
     }
-    // Boxed: a request over a kept connection need not carry its size.
-    Box::pin(fresh(entry, request, bounds)).await
+    tracing::debug!(upstream = %entry.upstream.addr, "a kept connection was gone; sending again");
+    Box::pin(new(entry, request, bounds)).await
 }
 
-/// Sends over a new connection.
+/// Sends over a kept connection through hyper; hands the request back if it may be
+/// sent again.
+async fn through(
+    kept: Kept,
+    request: Request<RequestBody>,
+    bounds: Bounds<'_>,
+) -> Result<Result<Got, Request<RequestBody>>, ProxyError> {
+    let live = match kept {
+        Kept::Live(live) => live,
+        Kept::Bare(bare) => bare.into_live(None).await?,
+    };
+    let spare = Spare::of(&request);
+    match attempt(live, request, bounds).await {
+        Ok(answer) => Ok(Ok(Got::Begun(answer))),
+        Err(Failure { unsent: Some(unsent), .. }) => Ok(Err(unsent)),
+        Err(Failure { silent: true, error, .. }) => spare.map(|spare| Err(spare.into_request())).ok_or(error),
+        Err(Failure { error, .. }) => Err(error),
+    }
+}
+
+/// Sends over a new connection, the short way where there is one.
+async fn new(
+    entry: &Rc<Entry>,
+    request: Request<RequestBody>,
+    bounds: Bounds<'_>,
+) -> Result<Got, ProxyError> {
+    if !matches!(request.body(), RequestBody::Empty) {
+        return fresh(entry, request, bounds).await.map(Got::Begun);
+    }
+    let mut bare = entry.connect(bounds.timeouts.connect).await?;
+    match direct::ask(&mut bare, &request, bounds).await.map_err(|lost| lost.error)? {
+        Heard::Whole(response) => {
+            entry.give_back(Kept::Bare(bare));
+            Ok(Got::Whole(response))
+        }
+        Heard::Beginning(bytes) => go_on(bare, bytes, request, bounds).await,
+    }
+}
+
+/// Lets hyper read an answer that has begun.
+async fn go_on(
+    bare: Box<Bare>,
+    bytes: Bytes,
+    request: Request<RequestBody>,
+    bounds: Bounds<'_>,
+) -> Result<Got, ProxyError> {
+    let live = bare.into_live(Some(bytes)).await?;
+    attempt(live, request, bounds).await.map(Got::Begun).map_err(|failure| failure.error)
+}
+
+/// Sends over a new connection, through hyper.
 pub(super) async fn fresh(
     entry: &Entry,
     request: Request<RequestBody>,
     bounds: Bounds<'_>,
 ) -> Result<Answer, ProxyError> {
-    let live = entry.connect(bounds.timeouts.connect).await?;
+    let live = entry.connect(bounds.timeouts.connect).await?.into_live(None).await?;
     attempt(live, request, bounds).await.map_err(|failure| failure.error)
 }
 
@@ -116,11 +186,16 @@ async fn attempt(
 ) -> Result<Answer, Failure> {
     live.heard.set(false);
     let progress = request.body().progress();
-    let mut wait = Wait::new(&mut live, bounds, progress.clone());
+    let bodiless = matches!(request.body(), RequestBody::Empty);
+    let mut wait = Wait::new(&mut live.deadline, bounds, progress.clone());
     let mut reply = pin!(live.sender.try_send_request(request));
     let mut ended = false;
     let outcome = poll_fn(|cx| {
         ended = live.poll(cx).is_ready();
+        if std::mem::take(&mut live.replays) && !ended {
+            // That wrote the request; the answer is here.
+            ended = live.poll(cx).is_ready();
+        }
         // The reply can only come from the line above, in this very task, so
         // it needs no waker: a real one would only make the task run again.
         if let Poll::Ready(reply) = reply.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -132,13 +207,13 @@ async fn attempt(
         if !has_budget_remaining() {
             cx.waker().wake_by_ref();
         }
-        wait.poll(&mut live, cx).map(Err)
+        wait.poll(&mut live.deadline, cx).map(Err)
     })
     .await;
     match outcome {
         Ok(Ok(response)) => {
             let uploading = progress.is_some_and(|progress| !progress.is_done());
-            Ok(Answer { response, live, ended, uploading })
+            Ok(Answer { response, live, ended, uploading, bodiless })
         }
         Ok(Err(mut failed)) => {
             let unsent = failed.take_message();
@@ -155,7 +230,7 @@ fn classify(error: hyper::Error) -> ProxyError {
 }
 
 /// Waiting for the first byte of an answer.
-struct Wait<'a> {
+pub(super) struct Wait<'a> {
     bounds: Bounds<'a>,
     progress: Option<Rc<Progress>>,
     give_up: Instant,
@@ -164,15 +239,15 @@ struct Wait<'a> {
 }
 
 impl<'a> Wait<'a> {
-    fn new(live: &mut Live, bounds: Bounds<'a>, progress: Option<Rc<Progress>>) -> Self {
+    pub(super) fn new(deadline: &mut Deadline, bounds: Bounds<'a>, progress: Option<Rc<Progress>>) -> Self {
         let now = Instant::now();
         let give_up = now + bounds.timeouts.first_byte;
-        live.deadline.set(give_up.min(now + LONG_WAIT));
+        deadline.set(give_up.min(now + LONG_WAIT));
         Self { bounds, progress, give_up, closing: None }
     }
 
-    fn poll(&mut self, live: &mut Live, cx: &mut Context<'_>) -> Poll<ProxyError> {
-        while live.deadline.poll(cx).is_ready() {
+    pub(super) fn poll(&mut self, deadline: &mut Deadline, cx: &mut Context<'_>) -> Poll<ProxyError> {
+        while deadline.poll(cx).is_ready() {
             let now = Instant::now();
             // The time to answer starts when the upload has ended or stalled.
             if self.progress.as_ref().is_some_and(|progress| progress.take_moved()) {
@@ -184,7 +259,7 @@ impl<'a> Wait<'a> {
             if self.closing.is_none() {
                 self.closing = Some(Box::pin(self.bounds.close.clone().closed()));
             }
-            live.deadline.set(self.give_up);
+            deadline.set(self.give_up);
         }
         match &mut self.closing {
             Some(closing) => closing.as_mut().poll(cx).map(ProxyError::Ended),

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
@@ -24,11 +25,29 @@ pub(super) enum Transport {
 pub(super) struct UpstreamIo {
     transport: Transport,
     heard: Rc<Cell<bool>>,
+    again: Option<Box<Replay>>,
+}
+
+/// An exchange that hyper takes over after the request went out.
+struct Replay {
+    /// Whether hyper has written the request, which goes nowhere.
+    asked: bool,
+    /// What is already here of the answer.
+    answer: Bytes,
 }
 
 impl UpstreamIo {
     pub(super) fn new(transport: Transport) -> Self {
-        Self { transport, heard: Rc::default() }
+        Self { transport, heard: Rc::default(), again: None }
+    }
+
+    /// Lets hyper have an exchange of which the request, which has no body, went
+    /// out already and the answer has begun with these bytes: what is written
+    /// until they have been read is thrown away, and they are there to be read
+    /// once something was written. hyper takes bytes before that for bytes that
+    /// nobody asked for.
+    pub(super) fn replay(&mut self, answer: Bytes) {
+        self.again = Some(Box::new(Replay { asked: false, answer }));
     }
 
     /// Set with every byte that arrives; whoever holds it may clear it.
@@ -59,6 +78,18 @@ macro_rules! each {
 impl AsyncRead for UpstreamIo {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if let Some(again) = &mut this.again {
+            if !again.asked {
+                return Poll::Pending;
+            }
+            let len = again.answer.len().min(buf.remaining());
+            buf.put_slice(&again.answer.split_to(len));
+            if !again.answer.has_remaining() {
+                this.again = None;
+            }
+            this.heard.set(true);
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         ready!(each!(&mut this.transport, io => io.poll_read(cx, buf)))?;
         if buf.filled().len() > before {
@@ -70,7 +101,12 @@ impl AsyncRead for UpstreamIo {
 
 impl AsyncWrite for UpstreamIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        each!(&mut self.get_mut().transport, io => io.poll_write(cx, buf))
+        let this = self.get_mut();
+        if let Some(again) = &mut this.again {
+            again.asked = true;
+            return Poll::Ready(Ok(buf.len()));
+        }
+        each!(&mut this.transport, io => io.poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -78,7 +114,12 @@ impl AsyncWrite for UpstreamIo {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        each!(&mut self.get_mut().transport, io => poll_write_gathered(io, cx, bufs))
+        let this = self.get_mut();
+        if let Some(again) = &mut this.again {
+            again.asked = true;
+            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
+        }
+        each!(&mut this.transport, io => poll_write_gathered(io, cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,10 +1,11 @@
 //! Connections kept open, per upstream and worker.
 //!
 //! Nothing here is shared between threads, so the warm path takes no lock. A
-//! connection is not a task of its own either: whoever uses it drives it (see
-//! `exchange` and `streamed`), which saves two trips through the scheduler per
-//! request. While it is idle nobody drives it; it is looked at when it is taken
-//! out, and a sweeper throws away what is old or closed.
+//! connection is bare where the exchanges on it are small (see `direct`) and one of
+//! hyper's where they are not. It is not a task of its own either: whoever uses it
+//! drives it (see `exchange` and `streamed`), which saves two trips through the
+//! scheduler per request. While it is idle nobody drives it; it is looked at when
+//! it is taken out, and a sweeper throws away what is old or closed.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
@@ -15,10 +16,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::HeaderValue;
 use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
+use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::time::Instant;
 
 use super::deadline::Deadline;
@@ -51,19 +54,36 @@ pub(super) struct Entry {
     /// `Host` where it is the upstream's own.
     pub(super) host: HeaderValue,
     tls: OnceCell<Arc<ClientConfig>>,
-    #[expect(clippy::vec_box, reason = "a connection is large and moves with every request")]
-    idle: RefCell<Vec<Box<Live>>>,
+    idle: RefCell<Vec<Idle>>,
     pools: Weak<Pools>,
 }
 
-/// An open connection.
+struct Idle {
+    since: Instant,
+    kept: Kept,
+}
+
+/// A connection between two exchanges. Boxed, since it moves with every request.
+pub(super) enum Kept {
+    Bare(Box<Bare>),
+    Live(Box<Live>),
+}
+
+/// A connection without anything around it.
+pub(super) struct Bare {
+    pub(super) io: UpstreamIo,
+    pub(super) deadline: Deadline,
+}
+
+/// A connection that hyper reads and writes.
 pub(super) struct Live {
     pub(super) sender: SendRequest<RequestBody>,
     pub(super) connection: Connection<TokioIo<UpstreamIo>, RequestBody>,
     pub(super) deadline: Deadline,
     /// Whether a byte has arrived since this was cleared.
     pub(super) heard: Rc<Cell<bool>>,
-    idle_since: Instant,
+    /// Whether its first exchange was begun without it.
+    pub(super) replays: bool,
 }
 
 impl UpstreamPools {
@@ -113,30 +133,27 @@ impl Entry {
     }
 
     /// A connection of its own.
-    pub(super) async fn connect(&self, limit: Duration) -> Result<Box<Live>, ProxyError> {
+    pub(super) async fn connect(&self, limit: Duration) -> Result<Box<Bare>, ProxyError> {
         let io = connect::connect(self, limit).await?;
-        let heard = io.heard();
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(MAX_BUFFER)
-            .handshake(TokioIo::new(io))
-            .await
-            .map_err(ProxyError::Response)?;
-        let now = Instant::now();
-        Ok(Box::new(Live { sender, connection, deadline: Deadline::at(now), heard, idle_since: now }))
+        Ok(Box::new(Bare { io, deadline: Deadline::at(Instant::now()) }))
     }
 
-    /// The connection used last, if one is still good. Those that were closed,
-    /// or where something arrived that nobody asked for, are thrown away.
-    pub(super) fn take(&self, now: Instant) -> Option<Box<Live>> {
+    /// The connection used last, if one is still good; one of hyper's, if there is
+    /// one, for a request with a `body`. Those that were closed, or where something
+    /// arrived that nobody asked for, are thrown away.
+    pub(super) fn take(&self, now: Instant, body: bool) -> Option<Kept> {
         let mut idle = self.idle.borrow_mut();
-        while let Some(mut live) = idle.pop() {
-            if now.duration_since(live.idle_since) > MAX_IDLE_AGE {
+        while let Some(last) = idle.last() {
+            if now.duration_since(last.since) > MAX_IDLE_AGE {
                 // Those below it are older.
                 idle.clear();
                 return None;
             }
-            if live.is_ready() {
-                return Some(live);
+            let suits = |idle: &Idle| !body || matches!(idle.kept, Kept::Live(_));
+            let at = idle.iter().rposition(suits).unwrap_or(idle.len() - 1);
+            let Idle { since, mut kept } = idle.remove(at);
+            if now.duration_since(since) <= MAX_IDLE_AGE && kept.is_ready() {
+                return Some(kept);
             }
         }
         None
@@ -144,11 +161,10 @@ impl Entry {
 
     /// Takes a connection back after a complete exchange; drops it, which closes
     /// it, unless it is ready for another.
-    pub(super) fn give_back(self: &Rc<Self>, mut live: Box<Live>) {
+    pub(super) fn give_back(self: &Rc<Self>, mut kept: Kept) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < MAX_IDLE && live.is_ready() {
-            live.idle_since = Instant::now();
-            idle.push(live);
+        if idle.len() < MAX_IDLE && kept.is_ready() {
+            idle.push(Idle { since: Instant::now(), kept });
             drop(idle);
             if let Some(pools) = self.pools.upgrade() {
                 pools.start_sweeping();
@@ -159,11 +175,57 @@ impl Entry {
     fn sweep(&self, now: Instant) {
         self.idle
             .borrow_mut()
-            .retain_mut(|live| now.duration_since(live.idle_since) <= MAX_IDLE_AGE && live.is_ready());
+            .retain_mut(|idle| now.duration_since(idle.since) <= MAX_IDLE_AGE && idle.kept.is_ready());
+    }
+}
+
+impl Kept {
+    fn is_ready(&mut self) -> bool {
+        match self {
+            Self::Bare(bare) => bare.is_ready(),
+            Self::Live(live) => live.is_ready(),
+        }
+    }
+}
+
+impl Bare {
+    /// Whether it is open and has nothing to say.
+    fn is_ready(&mut self) -> bool {
+        let mut byte = [0];
+        // As below, nobody needs waking.
+        let mut cx = Context::from_waker(Waker::noop());
+        Pin::new(&mut self.io).poll_read(&mut cx, &mut ReadBuf::new(&mut byte)).is_pending()
+    }
+
+    /// Gives it to hyper, with what has arrived of an answer to a request that was
+    /// sent without it.
+    pub(super) async fn into_live(self, begun: Option<Bytes>) -> Result<Box<Live>, ProxyError> {
+        let Self { mut io, deadline } = self;
+        let heard = io.heard();
+        let replays = begun.is_some();
+        if let Some(answer) = begun {
+            io.replay(answer);
+        }
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(MAX_BUFFER)
+            .handshake(TokioIo::new(io))
+            .await
+            .map_err(ProxyError::Response)?;
+        Ok(Box::new(Live { sender, connection, deadline, heard, replays }))
     }
 }
 
 impl Live {
+    /// Takes it from hyper after a complete exchange, if it is between two.
+    pub(super) fn into_bare(mut self) -> Option<Box<Bare>> {
+        if !self.is_ready() {
+            return None;
+        }
+        let parts = self.connection.into_parts();
+        let bare = Bare { io: parts.io.into_inner(), deadline: self.deadline };
+        parts.read_buf.is_empty().then(|| Box::new(bare))
+    }
+
     /// Whether it is open and between two exchanges.
     fn is_ready(&mut self) -> bool {
         // Nobody is waiting for the connection, so nobody needs waking.

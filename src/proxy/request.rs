@@ -19,6 +19,8 @@ use super::{Forward, ProxyError, authority, cookies, hop_headers, identity_heade
 use crate::authz::Permit;
 use crate::domain::{HostMode, Route, UpstreamKind};
 
+/// As many headers as are added at most, and as one more.
+const OURS: usize = 12;
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Makes the outgoing request, in place: the incoming header map becomes the
@@ -50,6 +52,8 @@ pub(super) fn prepare(
     // We answer it ourselves, when the upstream's connection asks for the body.
     headers.remove(EXPECT);
 
+    // Room for what is ours, at once.
+    headers.reserve(OURS);
     loop_id::mark(headers)?;
     headers.insert(X_REQUEST_ID, ctx.request_id.clone());
     parts.uri = target(&parts.uri, ctx.canonical_path, route)?;

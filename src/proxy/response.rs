@@ -31,7 +31,9 @@ pub(super) fn clean(parts: &mut Parts, close: bool) {
     hop_headers::remove(&mut parts.headers);
     cookies::protect_ours(&mut parts.headers);
     // Equal lengths in several lines are one length.
-    if let Some(length) = parts.headers.remove(CONTENT_LENGTH) {
+    if parts.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some()
+        && let Some(length) = parts.headers.remove(CONTENT_LENGTH)
+    {
         parts.headers.insert(CONTENT_LENGTH, length);
     }
     // An answer in HTTP/1.0 is still an answer of ours, in HTTP/1.1.

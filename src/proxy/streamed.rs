@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::close_signal::{CloseReason, CloseSignal};
 use super::deadline::Deadline;
 use super::exchange::{Answer, Bounds};
-use super::pool::{Entry, Live};
+use super::pool::{Entry, Kept, Live};
 use crate::body::{Body, BodyError};
 
 /// Why a body that had begun was cut short. The client sees its connection or
@@ -42,23 +42,25 @@ pub(super) fn receive(
     bounds: Bounds<'_>,
     keep: bool,
 ) -> (http::response::Parts, Body) {
-    let Answer { response, live, ended, uploading } = answer;
+    let Answer { response, live, ended, uploading, bodiless } = answer;
     let (parts, incoming) = response.into_parts();
     let live = (!ended).then_some(live);
     let mut source = Source { incoming, live, entry: entry.clone(), keep: keep && !uploading };
+    // The next one like it need not go through hyper.
+    let short = bodiless && source.incoming.size_hint().exact().is_some();
     if source.incoming.is_end_stream() {
-        source.finish();
+        source.finish(short);
         return (parts, Body::empty());
     }
     let first = match source.now() {
         Poll::Ready(Some(Ok(data))) if source.is_over() => {
-            source.finish();
+            source.finish(short);
             return (parts, Body::full(data));
         }
         Poll::Ready(Some(Ok(data))) => Some(Ok(data)),
         Poll::Ready(Some(Err(error))) => Some(Err(error)),
         Poll::Ready(None) => {
-            source.finish();
+            source.finish(short);
             return (parts, Body::empty());
         }
         Poll::Pending => None,
@@ -153,12 +155,15 @@ impl Source {
         }
     }
 
-    /// The body is at its end.
-    fn finish(&mut self) {
-        if let Some(live) = self.live.take()
-            && self.keep
-        {
-            self.entry.give_back(live);
+    /// The body is at its end. `short` says that it was small and its kind simple.
+    fn finish(&mut self, short: bool) {
+        let live = self.live.take().filter(|_| self.keep);
+        let kept = match live {
+            Some(live) if short => live.into_bare().map(Kept::Bare),
+            other => other.map(Kept::Live),
+        };
+        if let Some(kept) = kept {
+            self.entry.give_back(kept);
         }
     }
 
@@ -229,13 +234,13 @@ impl HttpBody for Streamed {
                 this.waiting = false;
                 // The last piece of a known length: nobody polls after it.
                 if this.source.incoming.is_end_stream() {
-                    this.source.finish();
+                    this.source.finish(false);
                 }
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
             Poll::Ready(None) => {
-                this.source.finish();
+                this.source.finish(false);
                 Poll::Ready(None)
             }
             Poll::Pending => this.poll_cut(cx).map(|cut| {

@@ -209,3 +209,52 @@ fn connection_close_is_heeded() {
         }
     });
 }
+
+#[test]
+fn an_answer_is_the_same_however_it_is_cut() {
+    run(async {
+        let app = App::bind().await;
+        let gateway = Gateway::new(app.route());
+        let mut client = gateway.client();
+        let mut wire = None;
+        let head = "HEAD / HTTP/1.1\r\nHost: x\r\n\r\n";
+        let post = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi";
+        for (request, answer, end) in [
+            (GET, OK, "\r\n\r\nok"),
+            (
+                GET,
+                "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+                "\r\n\r\nok",
+            ),
+            (GET, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n!\r\n0\r\n\r\n", "!"),
+            (GET, "HTTP/1.1 204 No Content\r\nX-End: y\r\n\r\n", "x-end: y"),
+            (head, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", "content-length: 9"),
+            (post, OK, "\r\n\r\nok"),
+        ] {
+            for cut in 0..=answer.len() {
+                client.send(request).await;
+                // One connection all along: small or not, of hyper's or bare.
+                let mut app = match wire.take() {
+                    Some(wire) => wire,
+                    None => app.accept().await,
+                };
+                app.head().await;
+                app.exactly(if request == post { 2 } else { 0 }).await;
+                app.send(&answer[..cut]).await;
+                for _ in 0..20 {
+                    tokio::task::yield_now().await;
+                }
+                app.send(&answer[cut..]).await;
+                let seen = client.until(end).await;
+                assert!(seen.starts_with("HTTP/1.1 20"), "{seen} at {cut} of {answer}");
+                while gateway.pools.idle() == 0 {
+                    tokio::task::yield_now().await;
+                }
+                // The end of a chunked body may be unread still.
+                client = gateway.client();
+                assert_eq!(gateway.pools.idle(), 1, "at {cut} of {answer}");
+                wire = Some(app);
+            }
+        }
+    });
+}
