@@ -56,7 +56,7 @@ impl Default for Limits {
             max_head_bytes: 64 * 1024,
             max_headers: 100,
             max_target_bytes: 16 * 1024,
-            max_connections: 4096,
+            max_connections: 16 * 1024,
             max_unproven_per_peer: 32,
             h2_max_streams: 128,
             h2_send_buffer: 64 * 1024,
