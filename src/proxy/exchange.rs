@@ -108,7 +108,10 @@ async fn through(
     match attempt(live, request, bounds).await {
         Ok(answer) => Ok(Ok(Got::Begun(answer))),
         Err(Failure { unsent: Some(unsent), .. }) => Ok(Err(unsent)),
-        Err(Failure { silent: true, error, .. }) => spare.map(|spare| Err(spare.into_request())).ok_or(error),
+        Err(Failure { silent: true, error, .. }) => match spare {
+            Some(spare) => Ok(Err(spare.into_request())),
+            None => Err(error),
+        },
         Err(Failure { error, .. }) => Err(error),
     }
 }
