@@ -7,6 +7,7 @@
 
 pub mod certificate;
 
+mod https_listeners;
 mod listen;
 mod report;
 mod tailnet_listeners;
@@ -25,6 +26,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::authn::IdentityCache;
 use crate::authz::pins::Pins;
 use crate::certs::self_signed::SelfSignedError;
+use crate::certs::{AskCert, NodeKeeper, node_file};
 use crate::config::{
     AuthMode, Config, Env, Gateway, GatewayFlags, GeneratedToken, GeneratedTokenError, Loaded,
     TailscaleClient, TailscaleMode, load,
@@ -41,6 +43,7 @@ use crate::state_db::StateDb;
 use crate::telemetry;
 use crate::watch::{Finder, FoundSource, Fresh, Interest, Watcher, exposure_now};
 use certificate::Certificate;
+use https_listeners::HttpsListeners;
 use listen::Need;
 use tailnet_listeners::TailnetListeners;
 
@@ -182,6 +185,7 @@ impl App {
             state: state.clone(),
             pins,
             readiness,
+            https: Arc::default(),
             own_addresses: ArcSwapOption::new(own_addresses().map(Arc::new)),
             our_uid: rustix::process::geteuid().as_raw(),
             log_style,
@@ -223,9 +227,17 @@ impl App {
         }
         report::ready(&listening);
 
-        let (watcher, changed) = Watcher::new(finder, state, interest, fresh);
+        let (watcher, changed) = Watcher::new(finder.clone(), state, interest, fresh);
         tokio::spawn(watcher.run());
-        let tailnet = TailnetListeners::new(gateway.bind, port, binder, tls);
+        let https = gateway.tls_tailscale_port.map(|https_port| {
+            let state = shared.state.clone();
+            let path = node_file(&config.state_dir);
+            let (keeper, certificate) =
+                NodeKeeper::new(ask_cert(&finder), state, shared.readiness.clone(), path);
+            tokio::spawn(keeper.run(changed.clone()));
+            HttpsListeners::new(https_port, binder.clone(), certificate, shared.https.clone())
+        });
+        let tailnet = TailnetListeners::new(gateway.bind, port, binder, tls, https);
         let app = Self { flags, env, loaded, token, shared, workers, port, certificate };
         app.serve(changed, tailnet).await
     }
@@ -280,6 +292,7 @@ impl App {
                 _ = certificate.tick() => self.certificate.look(&self.shared.readiness),
                 _ = pins_glance.tick() => self.shared.pins.refresh(),
                 _ = retry.tick(), if tailnet.wants_retry() => self.follow(&mut tailnet, &mut banner),
+                () = tailnet.certificate_changed() => self.follow(&mut tailnet, &mut banner),
                 answer = changed.changed() => {
                     if answer.is_err() {
                         // The watcher never ends by itself; without it nothing
@@ -370,7 +383,8 @@ impl App {
         }
         let (old, new) = (&self.loaded.config.gateway, &loaded.config.gateway);
         let tls_changed = old.tls.as_ref().map(|tls| (&tls.cert_path, &tls.key_path))
-            != new.tls.as_ref().map(|tls| (&tls.cert_path, &tls.key_path));
+            != new.tls.as_ref().map(|tls| (&tls.cert_path, &tls.key_path))
+            || old.tls_tailscale_port != new.tls_tailscale_port;
         let port_changed = new.port != 0 && new.port != self.port;
         let access = |gateway: &Gateway| {
             let tailscale = &gateway.tailscale;
@@ -391,10 +405,6 @@ impl App {
 /// What the configuration may say but this version does not do yet.
 fn check_available(config: &Config) -> Result<(), StartError> {
     let gateway = &config.gateway;
-    if gateway.tls_tailscale_port.is_some() {
-        let instead = "set gateway.tls.source \"self\", or \"files\" with certPath and keyPath";
-        return Err(StartError::Unavailable { key: "gateway.tls.source", instead });
-    }
     if !gateway.routes_by_port.is_empty() {
         let instead = "give the route a host or a path instead";
         return Err(StartError::Unavailable { key: "gateway.routes.*.listen", instead });
@@ -451,6 +461,15 @@ fn serve_ingress(config: &Config, env: &Env) -> Result<Option<UnixIngress>, Star
     }
     let dir = serve_dir(|name| env.get(name).map(Into::into), &config.state_dir);
     Ok(Some(UnixIngress::bind(&dir)?))
+}
+
+/// Asks whatever Tailscale there is by then.
+fn ask_cert(finder: &Arc<Finder>) -> AskCert {
+    let finder = finder.clone();
+    Box::new(move |name, min_validity| {
+        let finder = finder.clone();
+        Box::pin(async move { FoundSource(finder).found()?.cert(&name, min_validity).await })
+    })
 }
 
 /// How Tailscale is found, as configured.

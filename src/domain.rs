@@ -5,6 +5,7 @@
 pub mod access;
 pub mod addr;
 pub mod grants;
+pub mod https_site;
 pub mod identity;
 pub mod reason;
 pub mod rfc2047;
@@ -16,6 +17,7 @@ pub mod tailnet;
 pub use access::{Access, AccessEntry, Role, Who};
 pub use addr::{ClientAddr, LocalAddr, PeerAddr};
 pub use grants::{TailnetGrant, TailnetGrants};
+pub use https_site::HttpsSite;
 pub use identity::{Principal, ProxyUser, SecretKind, TailnetNode, TailnetUser};
 pub use reason::Reason;
 pub use route::{

@@ -95,7 +95,12 @@ impl WhoisSource for FoundSource {
 }
 
 impl FoundSource {
-    fn found(&self) -> Result<Tailscale, Error> {
+    /// Tailscale.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotInstalled`] until it is found.
+    pub fn found(&self) -> Result<Tailscale, Error> {
         self.0.tailscale().ok_or_else(|| Error::NotInstalled { path: PathBuf::from("tailscale") })
     }
 }

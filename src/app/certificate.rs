@@ -4,11 +4,11 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use super::{StartError, locate_options, own_addresses};
-use crate::certs::WARN_BEFORE;
+use crate::certs::judge_expiry;
 use crate::certs::self_signed::{self, Ensured, SelfSigned};
 use crate::config::{Bind, Config, Gateway};
 use crate::domain::Running;
-use crate::ingress::{CertFacts, Tls, TlsFiles};
+use crate::ingress::{Tls, TlsFiles};
 use crate::readiness::{Fault, Readiness};
 use crate::telemetry;
 use crate::watch::{Finder, node_now};
@@ -16,8 +16,6 @@ use crate::watch::{Finder, node_now};
 /// How long the making of a pair waits for Tailscale to say this node's name.
 const ASK_NAMES: Duration = Duration::from_secs(3);
 const NOT_RELOADED: &str = "certificate_not_reloaded";
-const EXPIRED: &str = "certificate_expired";
-const EXPIRES_SOON: &str = "certificate_expires_soon";
 
 /// Where the certificate of the ordinary port comes from.
 pub(super) enum Certificate {
@@ -135,40 +133,6 @@ impl Certificate {
         }
         let source = tls.files().cert.display().to_string();
         judge_expiry(&source, tls.facts().as_ref(), "replace the certificate and its key", now, readiness);
-    }
-}
-
-/// Says once what is to be said of a certificate's end: an error and not ready once
-/// it is over, a warning from 14 days before.
-pub(super) fn judge_expiry(
-    source: &str,
-    facts: Option<&CertFacts>,
-    fix: &str,
-    now: SystemTime,
-    readiness: &Readiness,
-) {
-    let Some(facts) = facts else { return };
-    let detail = |word: &str| format!("the certificate in {source} {word} {}", facts.not_after_text());
-    let fault = |detail: String| Fault { detail, fix: Some(fix.to_owned()) };
-    match facts.left(now) {
-        None => {
-            readiness.settle(EXPIRES_SOON);
-            let detail = detail("expired at");
-            if readiness.fail(EXPIRED, fault(detail.clone())) {
-                tracing::error!(code = EXPIRED, "{detail}");
-            }
-        }
-        Some(left) => {
-            readiness.clear(EXPIRED);
-            if left > WARN_BEFORE {
-                readiness.settle(EXPIRES_SOON);
-                return;
-            }
-            let detail = detail("expires at");
-            if readiness.warn(EXPIRES_SOON, fault(detail.clone())) {
-                tracing::warn!(code = EXPIRES_SOON, "{detail}");
-            }
-        }
     }
 }
 

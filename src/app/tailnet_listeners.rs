@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
+use super::https_listeners::HttpsListeners;
 use super::listen;
 use crate::config::Bind;
 use crate::domain::TailnetState;
@@ -17,21 +18,39 @@ pub(super) struct TailnetListeners {
     tls: Option<Tls>,
     bound: BTreeSet<SocketAddr>,
     missing: bool,
+    https: Option<HttpsListeners>,
 }
 
 impl TailnetListeners {
-    pub(super) fn new(bind: Bind, port: u16, binder: Binder, tls: Option<Tls>) -> Self {
-        Self { bind, port, binder, tls, bound: BTreeSet::new(), missing: false }
+    pub(super) fn new(
+        bind: Bind,
+        port: u16,
+        binder: Binder,
+        tls: Option<Tls>,
+        https: Option<HttpsListeners>,
+    ) -> Self {
+        Self { bind, port, binder, tls, bound: BTreeSet::new(), missing: false, https }
     }
 
     /// Whether an address that should be bound is not yet.
     pub(super) fn wants_retry(&self) -> bool {
-        self.missing
+        self.missing || self.https.as_ref().is_some_and(HttpsListeners::wants_retry)
+    }
+
+    /// Ends when the node has another certificate than before; never without one.
+    pub(super) async fn certificate_changed(&mut self) {
+        match &mut self.https {
+            Some(https) => https.certificate_changed().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Binds what appeared, lets go of what is ours no more. While Tailscale is
     /// down everything stays as it is.
     pub(super) fn follow(&mut self, state: &TailnetState, workers: &Workers, readiness: &Readiness) {
+        if let Some(https) = &mut self.https {
+            https.follow(state, workers, readiness);
+        }
         let Some(wanted) = listen::tailnet(self.bind, self.port, state) else { return };
         let wanted: BTreeSet<SocketAddr> = wanted.iter().map(|wanted| wanted.addr).collect();
         for gone in self.bound.difference(&wanted) {

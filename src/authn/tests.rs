@@ -58,6 +58,7 @@ fn quiet() -> ServeView {
         web_to_port: 0,
         tcp_to_port: 0,
         tcp_to_unix: 0,
+        config: Arc::default(),
         daemon: None,
         run_ssh: None,
         dials_for_others: None,

@@ -10,6 +10,7 @@ use super::configuration::Configuration;
 use super::gateway::Gateway;
 use super::probe;
 use super::tailscale::Tailscale;
+use crate::certs::node_file;
 use crate::config::{self, Bind, Config, Env, GatewayFlags, Paths};
 use crate::ingress::{Tls, TlsFiles};
 
@@ -92,14 +93,26 @@ fn gateway(config: Option<&Config>) -> Gateway {
 
 fn certificate(config: &Config) -> Certificate {
     let gateway = &config.gateway;
+    if gateway.tls_tailscale_port.is_some() {
+        let path = node_file(&config.state_dir);
+        return if path.exists() {
+            load(TlsFiles { cert: path.clone(), key: path }, "tailscale")
+        } else {
+            Certificate::NotYet { path }
+        };
+    }
     let Some(files) = &gateway.tls else { return Certificate::Absent };
     let source = if gateway.tls_self_signed { "self" } else { "files" };
     let path = files.cert_path.clone();
     if gateway.tls_self_signed && !files.cert_path.exists() && !files.key_path.exists() {
         return Certificate::NotYet { path };
     }
-    match Tls::load(TlsFiles { cert: files.cert_path.clone(), key: files.key_path.clone() }) {
-        Ok(tls) => Certificate::Loaded { path, source, tls },
+    load(TlsFiles { cert: path, key: files.key_path.clone() }, source)
+}
+
+fn load(files: TlsFiles, source: &'static str) -> Certificate {
+    match Tls::load(files.clone()) {
+        Ok(tls) => Certificate::Loaded { path: files.cert, source, tls },
         Err(error) => Certificate::Broken { detail: crate::telemetry::chain(&error) },
     }
 }

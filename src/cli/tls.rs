@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::{Exit, output};
 use crate::app::certificate::{names_now, self_signed_of};
+use crate::certs::node_file;
 use crate::config::{Config, Env, GatewayFlags, load};
 use crate::ingress::{CertFacts, Tls, TlsFiles};
 use crate::telemetry;
@@ -68,14 +69,30 @@ pub(super) fn run(args: TlsArgs, config: Option<&Path>, env: &Env) -> Exit {
 type Shown = (String, CertFacts);
 
 fn show(config: &Config) -> Result<Shown, String> {
+    if config.gateway.tls_tailscale_port.is_some() {
+        let path = node_file(&config.state_dir);
+        return if path.exists() {
+            shown(TlsFiles { cert: path.clone(), key: path })
+        } else {
+            Err(format!(
+                "{} is not there yet: the gateway asks Tailscale for it when it runs",
+                path.display()
+            ))
+        };
+    }
     let Some(files) = &config.gateway.tls else {
         return Err("TLS is off: openclaw config set gateway.tls.enabled true".into());
     };
     let files = TlsFiles { cert: files.cert_path.clone(), key: files.key_path.clone() };
-    let place = files.cert.display().to_string();
     if config.gateway.tls_self_signed && !files.cert.exists() && !files.key.exists() {
+        let place = files.cert.display();
         return Err(format!("{place} is not there yet: the gateway makes it when it starts"));
     }
+    shown(files)
+}
+
+fn shown(files: TlsFiles) -> Result<Shown, String> {
+    let place = files.cert.display().to_string();
     let tls = Tls::load(files).map_err(|error| telemetry::chain(&error))?;
     let facts = tls.facts().ok_or_else(|| format!("the certificate in {place} cannot be read"))?;
     Ok((place, facts))

@@ -9,7 +9,7 @@ use super::listen::Listen;
 use super::provenance::Provenance;
 use super::routes::Routes;
 use super::tls::TlsSource;
-use super::{Auth, AuthMode, Gateway, LogConfig, LogFormat, TailscaleConfig, TailscaleMode, raw};
+use super::{Auth, AuthMode, Bind, Gateway, LogConfig, LogFormat, TailscaleConfig, TailscaleMode, raw};
 use crate::domain::{Access, Public, Who};
 
 /// The areas, each settled.
@@ -37,6 +37,7 @@ pub(crate) fn assemble(build: &mut Build<'_>, raw: &raw::Gateway, parts: Parts) 
     public_routes(build, &parts);
     proxy_entries(build, &parts);
     inert_keys(build, raw);
+    node_certificate(build, &parts);
     let admin_port = admin_port(build, raw, &parts);
     let (tls, tls_self_signed, tls_tailscale_port) = match parts.tls {
         None => (None, false, None),
@@ -64,6 +65,31 @@ pub(crate) fn assemble(build: &mut Build<'_>, raw: &raw::Gateway, parts: Parts) 
         dashboard: raw.control_ui.enabled.unwrap_or(true),
         reload: raw.reload.mode.as_deref() != Some("off"),
         log: log(build, &raw.log),
+    }
+}
+
+/// The node's certificate is for its tailnet addresses, on a port that nobody else has
+/// (rulings 6).
+fn node_certificate(build: &mut Build<'_>, parts: &Parts) {
+    let Some(TlsSource::Tailscale(port)) = parts.tls else { return };
+    if parts.listen.bind != Bind::Tailnet {
+        let says = build.says("gateway.bind", parts.listen.word.as_str());
+        let what = format!("\"tailscale\" is for the tailnet addresses, and {says}");
+        build.refuse(
+            Problem::new("gateway.tls.source", what)
+                .fix("openclaw config set gateway.bind tailnet")
+                .at_start(),
+        );
+    }
+    const KEY: &str = "gateway.tls.port";
+    if port == parts.listen.port {
+        let what = format!("{port} is gateway.port too, which serves plain HTTP");
+        build.refuse(Problem::new(KEY, what).fix("openclaw config set gateway.tls.port 443"));
+    }
+    let serve = &parts.tailscale;
+    if serve.mode != TailscaleMode::Off && serve.serve.port == port {
+        let what = format!("{port} is also the port of our Serve route, which tailscaled listens on");
+        build.refuse(Problem::new(KEY, what).fix("openclaw config set gateway.tls.port 8443").at_start());
     }
 }
 

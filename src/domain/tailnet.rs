@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use openclaw_tailscale::{BackendState, DaemonProcess, Login, NodeName, StableNodeId, Version};
+use openclaw_tailscale::{BackendState, DaemonProcess, Login, NodeName, ServeConfig, StableNodeId, Version};
 
 /// One snapshot.
 #[derive(Clone, Debug)]
@@ -124,7 +124,7 @@ pub enum ServeView {
 
 /// Everything that decides whether a loopback connection of the daemon's can be
 /// told to be Serve's (rulings 1.2).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ServeFacts {
     /// Web handlers whose target is our ordinary port.
     pub web_to_port: usize,
@@ -132,6 +132,8 @@ pub struct ServeFacts {
     pub tcp_to_port: usize,
     /// Raw TCP forwards to our unix ingress.
     pub tcp_to_unix: usize,
+    /// Everything that Serve publishes.
+    pub config: Arc<ServeConfig>,
     /// The daemon, by the credentials of its LocalAPI socket.
     pub daemon: Option<DaemonProcess>,
     /// Tailscale SSH, whose forwards dial inside the daemon.
@@ -286,6 +288,7 @@ pub(crate) mod tests {
                 web_to_port,
                 tcp_to_port,
                 tcp_to_unix: 0,
+                config: Arc::default(),
                 daemon: None,
                 run_ssh: None,
                 dials_for_others: None,

@@ -15,13 +15,15 @@ use super::grant::unix_now;
 use super::guard::{self, Hosts};
 use super::path::{self, CanonicalPath};
 use super::pipeline::Edge;
+
+use super::respond;
 use super::router::Target;
 use super::shared::Settings;
 use crate::api::{self, health};
 use crate::authn::{self, Authentication, Context, Refusal};
 use crate::authz::{self, Question};
 use crate::domain::addr::is_loopback;
-use crate::domain::{ClientAddr, Principal, Public, Reason, Role, Route, TailnetState};
+use crate::domain::{ClientAddr, HttpsSite, Principal, Public, Reason, Role, Route, TailnetState};
 use crate::ingress::attest::{AtAccept, Condition};
 use crate::ingress::classify::{Classified, Policy, classify};
 use crate::ingress::{Endpoint, FramingFault, IngressFacts, Via, authority_of, framing_fault};
@@ -50,6 +52,8 @@ pub(super) enum Allowed {
     },
     /// A probe, and whether its details may be shown.
     Probe(health::Probe, bool),
+    /// A browser at the plain port, and where the same page is over HTTPS.
+    Elsewhere(String),
 }
 
 /// Leave for one or the other.
@@ -109,6 +113,17 @@ impl Edge {
             return Ok(Allowed::Probe(probe, detail));
         }
 
+        // HTTPS, where the tailnet has it.
+        if let Some(site) = self.https_site(view, conn) {
+            let page = respond::wants_page(request.method(), request.headers());
+            return if page {
+                path::canonical(request.uri().path())?;
+                Ok(Allowed::Elsewhere(site.location(request.uri().path(), request.uri().query())))
+            } else {
+                Err(Reason::HttpsRequired.into())
+            };
+        }
+
         // One path for policy and upstream.
         let CanonicalPath { path, policy } = path::canonical(request.uri().path())?;
 
@@ -166,6 +181,18 @@ impl Edge {
             }
             Decision::Own(permit) => Allowed::Own { permit, via, path: policy.into_owned() },
         })
+    }
+
+    /// Where whoever came over plain HTTP to a tailnet address is to go instead
+    /// (rulings 6). Loopback stays plain.
+    fn https_site(&self, view: &View, conn: &Conn) -> Option<Arc<HttpsSite>> {
+        if conn.facts.tls.is_some() {
+            return None;
+        }
+        let site = self.shared.https.load();
+        let site = site.as_ref()?;
+        let Endpoint::Tcp { local, .. } = conn.facts.endpoint else { return None };
+        view.state.is_own(local.ip()).then(|| Arc::clone(site))
     }
 
     fn authorize(

@@ -92,6 +92,9 @@ impl Edge {
                 let (status, body) = health::answer(probe, &self.shared.readiness, draining, detail);
                 (Ok(respond::json(status, &body)), None)
             }
+            Ok(Allowed::Elsewhere(location)) => {
+                (Ok(respond::elsewhere(&location, close)), Some(Reason::HttpsRequired))
+            }
             Ok(Allowed::Own { permit, via, path }) => (Ok(self.own(permit, via, &path, request).await), None),
             Ok(Allowed::App { permit, facts, path, strip_authorization }) => {
                 request.headers_mut().remove(REQUEST_ID);

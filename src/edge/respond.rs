@@ -120,6 +120,25 @@ pub fn json(status: StatusCode, value: &impl serde::Serialize) -> Response<Body>
     response
 }
 
+/// Sends a browser to the same page over HTTPS. Kept by nobody: the certificate may
+/// be gone tomorrow. `close` as in [`Asked`].
+pub fn elsewhere(location: &str, close: bool) -> Response<Body> {
+    let mut response = Response::new(Body::full(""));
+    let headers = response.headers_mut();
+    own_headers(headers);
+    match HeaderValue::try_from(location) {
+        Ok(location) => {
+            headers.insert(header::LOCATION, location);
+            *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+        }
+        Err(_) => *response.status_mut() = StatusCode::BAD_REQUEST,
+    }
+    if close {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
 /// A page of our own, under a policy that lets nothing run or be framed.
 pub fn html_page(status: StatusCode, html: String) -> Response<Body> {
     let mut response = Response::new(Body::full(html));

@@ -13,7 +13,7 @@ use crate::authn::secret::Secrets;
 use crate::authz::pins::Pins;
 use crate::config::{AuthMode, Config, TailscaleMode};
 use crate::domain::tailnet::in_tailscale_range;
-use crate::domain::{AskDaemon, Exposure, FreshFacts, TailnetState};
+use crate::domain::{AskDaemon, Exposure, FreshFacts, HttpsSite, TailnetState};
 use crate::ingress::{IngressFacts, Via};
 use crate::limits::{Limiter, Subject};
 use crate::readiness::Readiness;
@@ -87,6 +87,8 @@ pub struct Shared {
     pub pins: Pins,
     /// What works and what does not.
     pub readiness: Arc<Readiness>,
+    /// Where HTTPS on the tailnet is, while the plain port sends people there.
+    pub https: Arc<ArcSwapOption<HttpsSite>>,
     /// This host's own addresses; `None` where they could not be read yet.
     pub own_addresses: ArcSwapOption<Vec<IpAddr>>,
     /// Our uid.

@@ -172,6 +172,7 @@ mod tests {
             web_to_port: 1,
             tcp_to_port: 0,
             tcp_to_unix: 0,
+            config: std::sync::Arc::default(),
             daemon: Some(DaemonProcess { uid: 0, pid: Some(77) }),
             run_ssh: Some(false),
             dials_for_others: Some(false),

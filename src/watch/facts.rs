@@ -61,5 +61,6 @@ pub(super) async fn serve(
             OutboundProxy::Unknown => None,
         }),
         daemon,
+        config: Arc::new(config),
     }))
 }

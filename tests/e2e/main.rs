@@ -26,6 +26,7 @@ mod secrets;
 mod serve;
 mod tailscale_faults;
 mod tls;
+mod tls_node;
 mod tls_self;
 mod trusted_proxy;
 mod tunnel;

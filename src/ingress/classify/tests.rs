@@ -15,6 +15,7 @@ fn serving() -> TailnetState {
         web_to_port: 1,
         tcp_to_port: 0,
         tcp_to_unix: 0,
+        config: Arc::default(),
         daemon: Some(DaemonProcess { uid: DAEMON, pid: Some(7) }),
         run_ssh: Some(false),
         dials_for_others: Some(false),
@@ -282,6 +283,7 @@ fn threat_003_the_unix_ingress_is_believed_while_its_conditions_hold() {
     let mut state = serving();
     state.serve = ServeView::Known(Arc::new(ServeFacts {
         tcp_to_unix: 1,
+        config: Arc::default(),
         ..ServeFacts::clone(state.serve_facts().unwrap())
     }));
     let found = Ask { headers: alice_headers(), state, ..Ask::default() }.unix().unwrap();

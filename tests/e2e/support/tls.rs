@@ -1,7 +1,7 @@
 //! Certificates for a test, and a client that looks at them.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -144,7 +144,23 @@ pub(crate) struct TlsWire(StreamOwned<ClientConnection, TcpStream>);
 impl TlsWire {
     /// Shakes hands with this server name.
     pub(crate) fn open(addr: SocketAddr, name: &str, config: &Arc<ClientConfig>) -> std::io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&addr, LIMIT)?;
+        Self::over(TcpStream::connect_timeout(&addr, LIMIT)?, name, config)
+    }
+
+    /// The same from this address of this machine.
+    pub(crate) fn open_from(
+        from: IpAddr,
+        addr: SocketAddr,
+        name: &str,
+        config: &Arc<ClientConfig>,
+    ) -> std::io::Result<Self> {
+        let socket = socket2::Socket::new(socket2::Domain::for_address(addr), socket2::Type::STREAM, None)?;
+        socket.bind(&SocketAddr::new(from, 0).into())?;
+        socket.connect_timeout(&addr.into(), LIMIT)?;
+        Self::over(socket.into(), name, config)
+    }
+
+    fn over(stream: TcpStream, name: &str, config: &Arc<ClientConfig>) -> std::io::Result<Self> {
         stream.set_read_timeout(Some(LIMIT))?;
         stream.set_write_timeout(Some(LIMIT))?;
         let name = ServerName::try_from(name.to_owned()).unwrap();
