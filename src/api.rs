@@ -32,8 +32,12 @@ pub fn least_role(path: &str) -> Option<Role> {
     ENDPOINTS.iter().find(|(known, _)| *known == path).map(|(_, role)| *role)
 }
 
+/// What a Prometheus reads. Answered by the edge, like the probes.
+pub const METRICS: &str = "/_openclaw/metrics";
+
 /// Every own path with its least role.
-pub const ENDPOINTS: &[(&str, Role)] = &[("/", Role::User), ("/_openclaw/whoami", Role::User)];
+pub const ENDPOINTS: &[(&str, Role)] =
+    &[("/", Role::User), ("/_openclaw/whoami", Role::User), (METRICS, Role::Admin)];
 
 /// The endpoints.
 pub fn router() -> Router {

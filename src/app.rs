@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use openclaw_tailscale::{ClientMode, LocateOptions};
@@ -38,6 +38,7 @@ use crate::ingress::{
     serve_dir,
 };
 use crate::limits::Limiter;
+use crate::metrics::Counts;
 use crate::readiness::{Fault, Readiness};
 use crate::state_db::StateDb;
 use crate::telemetry;
@@ -186,6 +187,9 @@ impl App {
             pins,
             readiness,
             https: Arc::default(),
+            certificate: Arc::new(ArcSwapOption::new(certificate.in_use().map(Arc::new))),
+            counts: Counts::default(),
+            started: SystemTime::now(),
             own_addresses: ArcSwapOption::new(own_addresses().map(Arc::new)),
             our_uid: rustix::process::geteuid().as_raw(),
             log_style,
@@ -235,7 +239,13 @@ impl App {
             let (keeper, certificate) =
                 NodeKeeper::new(ask_cert(&finder), state, shared.readiness.clone(), path);
             tokio::spawn(keeper.run(changed.clone()));
-            HttpsListeners::new(https_port, binder.clone(), certificate, shared.https.clone())
+            HttpsListeners::new(
+                https_port,
+                binder.clone(),
+                certificate,
+                shared.https.clone(),
+                shared.certificate.clone(),
+            )
         });
         let tailnet = TailnetListeners::new(gateway.bind, port, binder, tls, https);
         let app = Self { flags, env, loaded, token, shared, workers, port, certificate };

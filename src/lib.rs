@@ -25,6 +25,7 @@ pub mod domain;
 pub mod edge;
 pub mod ingress;
 pub mod limits;
+pub mod metrics;
 pub mod page;
 pub mod proxy;
 pub mod readiness;

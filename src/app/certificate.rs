@@ -69,6 +69,12 @@ impl Certificate {
         }
     }
 
+    /// The same with the word for its source.
+    pub(super) fn in_use(&self) -> Option<(&'static str, Tls)> {
+        let source = if matches!(self, Self::SelfSigned(..)) { "self" } else { "files" };
+        self.tls().map(|tls| (source, tls.clone()))
+    }
+
     /// The log's line about what is shown from now on.
     fn say(&self) {
         if let Some(facts) = self.tls().and_then(Tls::facts) {

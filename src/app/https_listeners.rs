@@ -12,7 +12,7 @@ use super::listen;
 use crate::certs::NodeCertificate;
 use crate::config::Bind;
 use crate::domain::{HttpsSite, TailnetState};
-use crate::ingress::{BindError, Binder, ListenerKey, Workers};
+use crate::ingress::{BindError, Binder, ListenerKey, Tls, Workers};
 use crate::readiness::{Fault, Readiness};
 
 /// Where one may listen without being permitted to have the port asked for.
@@ -28,6 +28,8 @@ pub(super) struct HttpsListeners {
     certificate: watch::Receiver<Option<NodeCertificate>>,
     /// What the plain port sends browsers to, while it works.
     site: Arc<ArcSwapOption<HttpsSite>>,
+    /// What the metrics speak of.
+    in_use: Arc<ArcSwapOption<(&'static str, Tls)>>,
     bound: BTreeSet<SocketAddr>,
     missing: bool,
 }
@@ -38,8 +40,9 @@ impl HttpsListeners {
         binder: Binder,
         certificate: watch::Receiver<Option<NodeCertificate>>,
         site: Arc<ArcSwapOption<HttpsSite>>,
+        in_use: Arc<ArcSwapOption<(&'static str, Tls)>>,
     ) -> Self {
-        Self { wanted: port, port, binder, certificate, site, bound: BTreeSet::new(), missing: false }
+        Self { wanted: port, port, binder, certificate, site, in_use, bound: BTreeSet::new(), missing: false }
     }
 
     /// Whether an address that should be bound is not yet.
@@ -60,6 +63,7 @@ impl HttpsListeners {
     pub(super) fn follow(&mut self, state: &TailnetState, workers: &Workers, readiness: &Readiness) {
         let Some(wanted) = listen::tailnet(Bind::Tailnet, self.port, state) else { return };
         let Some(certificate) = self.certificate.borrow().clone() else { return };
+        self.in_use.store(Some(Arc::new(("tailscale", certificate.tls.clone()))));
         let fault = match serve_route(state, self.port) {
             Some(route) => {
                 // Peers reach tailscaled there, whoever else listens.

@@ -52,6 +52,8 @@ pub(super) enum Allowed {
     },
     /// A probe, and whether its details may be shown.
     Probe(health::Probe, bool),
+    /// The metrics.
+    Metrics,
     /// A browser at the plain port, and where the same page is over HTTPS.
     Elsewhere(String),
 }
@@ -111,6 +113,16 @@ impl Edge {
             // A page that rebound its name to us is local, too; its Host is not.
             let detail = facts.local_direct && guard::host_is_ours(&facts, &self.hosts(view, conn, None));
             return Ok(Allowed::Probe(probe, detail));
+        }
+
+        // The metrics, for this machine itself, like the probes' details.
+        if request.uri().path() == api::METRICS
+            && health::allows(request.method())
+            && facts.local_direct
+            && guard::host_is_ours(&facts, &self.hosts(view, conn, None))
+        {
+            trail.allowed = true;
+            return Ok(Allowed::Metrics);
         }
 
         // HTTPS, where the tailnet has it.
@@ -178,6 +190,12 @@ impl Edge {
             Decision::App(permit) => {
                 trail.principal = Some(permit.principal().clone());
                 Allowed::App { permit, facts, path: path.into_owned(), strip_authorization }
+            }
+            Decision::Own(_) if policy == api::METRICS => {
+                if !health::allows(request.method()) {
+                    return Err(Reason::MethodNotAllowed.into());
+                }
+                Allowed::Metrics
             }
             Decision::Own(permit) => Allowed::Own { permit, via, path: policy.into_owned() },
         })

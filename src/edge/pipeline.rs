@@ -32,6 +32,7 @@ use crate::ingress::classify::is_off_tailnet;
 use crate::ingress::{
     Admit, ConnControl, ConnFacts, Endpoint, Evidence, Handler, IngressFacts, Limits, ListenerKind, Via,
 };
+use crate::metrics::WorkerCounts;
 use crate::proxy::{self, CloseSignal, Credentials, Forward, UpstreamPools};
 use crate::telemetry::Style;
 
@@ -46,6 +47,7 @@ pub struct Edge {
     view: RefCell<Rc<View>>,
     api: RefCell<axum::Router>,
     live: Rc<Live>,
+    counts: Arc<WorkerCounts>,
 }
 
 impl Edge {
@@ -57,7 +59,8 @@ impl Edge {
         let (view, api) = (RefCell::new(Rc::new(view)), RefCell::new(api::router()));
         let live = Rc::new(Live::new(limits.max_connections));
         tokio::task::spawn_local(live.clone().run(shared.clone()));
-        Self { shared, limits, identities, pools: UpstreamPools::new(), view, api, live }
+        let counts = shared.counts.worker();
+        Self { shared, limits, identities, pools: UpstreamPools::new(), view, api, live, counts }
     }
 
     /// The snapshot of now: two pointer comparisons when nothing changed.
@@ -92,6 +95,7 @@ impl Edge {
                 let (status, body) = health::answer(probe, &self.shared.readiness, draining, detail);
                 (Ok(respond::json(status, &body)), None)
             }
+            Ok(Allowed::Metrics) => (Ok(respond::metrics(self.shared.metrics_text())), None),
             Ok(Allowed::Elsewhere(location)) => {
                 (Ok(respond::elsewhere(&location, close)), Some(Reason::HttpsRequired))
             }
@@ -144,6 +148,7 @@ impl Edge {
             let request_id = request_id.to_str().unwrap_or_default();
             respond::refuse(refusal, &Asked { page, request_id, principal, close })
         });
+        self.counts.count(reason);
         let status = response.status();
         let headers = response.headers_mut();
         headers.insert(REQUEST_ID, request_id.clone());

@@ -120,6 +120,15 @@ pub fn json(status: StatusCode, value: &impl serde::Serialize) -> Response<Body>
     response
 }
 
+/// The metrics' text.
+pub fn metrics(text: String) -> Response<Body> {
+    let mut response = Response::new(Body::full(text));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(crate::metrics::CONTENT_TYPE));
+    own_headers(headers);
+    response
+}
+
 /// Sends a browser to the same page over HTTPS. Kept by nobody: the certificate may
 /// be gone tomorrow. `close` as in [`Asked`].
 pub fn elsewhere(location: &str, close: bool) -> Response<Body> {

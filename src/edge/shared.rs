@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderName;
@@ -14,9 +15,10 @@ use crate::authz::pins::Pins;
 use crate::config::{AuthMode, Config, TailscaleMode};
 use crate::domain::tailnet::in_tailscale_range;
 use crate::domain::{AskDaemon, Exposure, FreshFacts, HttpsSite, TailnetState};
-use crate::ingress::{IngressFacts, Via};
+use crate::ingress::{IngressFacts, Tls, Via};
 use crate::limits::{Limiter, Subject};
-use crate::readiness::Readiness;
+use crate::metrics::{Counts, Seen, render};
+use crate::readiness::{Fault, Readiness};
 use crate::telemetry::Style;
 
 /// A configuration with what follows from it, made once and swapped whole: no
@@ -89,6 +91,12 @@ pub struct Shared {
     pub readiness: Arc<Readiness>,
     /// Where HTTPS on the tailnet is, while the plain port sends people there.
     pub https: Arc<ArcSwapOption<HttpsSite>>,
+    /// The certificate that handshakes show, and where it is from.
+    pub certificate: Arc<ArcSwapOption<(&'static str, Tls)>>,
+    /// Requests by how they ended.
+    pub counts: Counts,
+    /// When the process started.
+    pub started: SystemTime,
     /// This host's own addresses; `None` where they could not be read yet.
     pub own_addresses: ArcSwapOption<Vec<IpAddr>>,
     /// Our uid.
@@ -100,6 +108,25 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// What a Prometheus reads.
+    pub(super) fn metrics_text(&self) -> String {
+        let codes = |faults: Vec<(&'static str, Fault)>| faults.into_iter().map(|(code, _)| code).collect();
+        let certificate = self.certificate.load_full().and_then(|certificate| {
+            let facts = certificate.1.facts()?;
+            Some((certificate.0, facts.not_before, facts.not_after))
+        });
+        let seen = Seen {
+            version: env!("CARGO_PKG_VERSION"),
+            started: self.started,
+            ready: self.readiness.is_ready() && !self.is_draining(),
+            faults: codes(self.readiness.faults()),
+            warnings: codes(self.readiness.warnings()),
+            tailscale: self.state.load().running().is_some(),
+            certificate,
+        };
+        render(&seen, &self.counts)
+    }
+
     /// Whether the gateway is stopping.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)

@@ -17,6 +17,7 @@ mod http2;
 mod lifecycle;
 mod limits;
 mod localapi;
+mod metrics;
 mod openclaw_kind;
 mod paths;
 mod proxy;
