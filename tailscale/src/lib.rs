@@ -16,6 +16,7 @@
 //! parser is tested on them. Fields that are unknown are ignored; fields that are
 //! missing and matter are an [`Error::WrongShape`] naming the field.
 
+mod bus;
 mod cert;
 mod claim;
 mod client;
@@ -38,6 +39,7 @@ mod text;
 mod version;
 mod whois;
 
+pub use bus::{Bus, BusEvent, BusPeer, Told};
 pub use cert::CertPair;
 pub use claim::{Claim, ForegroundEntry};
 pub use client::{Tailscale, WhoisFuture, WhoisSource};
