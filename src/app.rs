@@ -173,6 +173,7 @@ impl App {
         let certificate = Certificate::open(&config, &finder).await?;
         let tls = certificate.tls().cloned();
         let fresh = Arc::new(Fresh::default());
+        let (tell, changed) = tokio::sync::watch::channel(0);
         let control = tokio::runtime::Handle::current();
         let source = Arc::new(FoundSource(finder.clone()));
         let (pins, readiness) = (open_pins(&config), Arc::new(Readiness::new()));
@@ -184,6 +185,7 @@ impl App {
             fresh: fresh.clone(),
             identities: IdentityCache::new(source, state.clone(), control),
             state: state.clone(),
+            changed: changed.clone(),
             pins,
             readiness,
             https: Arc::default(),
@@ -231,8 +233,7 @@ impl App {
         }
         report::ready(&listening);
 
-        let (watcher, changed) = Watcher::new(finder.clone(), state, interest, fresh);
-        tokio::spawn(watcher.run());
+        tokio::spawn(Watcher::new(finder.clone(), state, interest, fresh, tell).run());
         let https = gateway.tls_tailscale_port.map(|https_port| {
             let state = shared.state.clone();
             let path = node_file(&config.state_dir);

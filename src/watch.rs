@@ -2,10 +2,13 @@
 //!
 //! Asks `status` every five seconds, or every second where the LocalAPI answers and
 //! asking costs nothing to speak of, and looks at the daemon's socket every second, so
-//! that a daemon that is gone, or another one, is noticed before the next answer.
+//! that a daemon that is gone, or another one, is noticed before the next answer. Where
+//! it can be heard (`bus`), it is asked as soon as it tells of something; a change of
+//! what Serve publishes is never told, so that is read every second.
 //! Everything that decides whether a loopback connection can be Serve's
 //! is read in the same round. A fault is published, never fatal.
 
+mod bus;
 mod facts;
 
 use std::path::PathBuf;
@@ -141,7 +144,8 @@ pub struct Watcher {
     finder: Arc<Finder>,
     state: Arc<ArcSwap<TailnetState>>,
     interest: Interest,
-    /// Raised with every published change, for whoever binds addresses.
+    /// Raised with every published change, for whoever binds addresses or has
+    /// something open.
     changed: watch::Sender<u64>,
     daemon: Option<DaemonProcess>,
     fresh: Arc<Fresh>,
@@ -171,24 +175,33 @@ impl FreshFacts for Fresh {
 }
 
 impl Watcher {
-    /// A watcher; the receiver wakes on every published change.
+    /// A watcher; `changed` is raised on every published change.
     pub fn new(
         finder: Arc<Finder>,
         state: Arc<ArcSwap<TailnetState>>,
         interest: Interest,
         fresh: Arc<Fresh>,
-    ) -> (Self, watch::Receiver<u64>) {
-        let (changed, receiver) = watch::channel(0);
-        (Self { finder, state, interest, changed, daemon: None, fresh }, receiver)
+        changed: watch::Sender<u64>,
+    ) -> Self {
+        Self { finder, state, interest, changed, daemon: None, fresh }
     }
 
     /// Runs for ever.
-    pub async fn run(mut self) {
+    pub async fn run(self) {
+        let listener = bus::Listener {
+            finder: self.finder.clone(),
+            state: self.state.clone(),
+            changed: self.changed.clone(),
+            fresh: self.fresh.clone(),
+        };
+        tokio::join!(self.keep_asking(), listener.run());
+    }
+
+    async fn keep_asking(mut self) {
         loop {
-            let started = std::time::Instant::now();
-            let last = Instant::now();
+            let started = Instant::now();
             self.poll().await;
-            self.fresh.read_at.send_replace(Some(started));
+            self.fresh.read_at.send_replace(Some(started.into_std()));
             let soon = matches!(self.state.load().phase, Phase::NotRunning { .. })
                 || self.finder.tailscale().is_some_and(|tailscale| tailscale.local_api_answers());
             let next = Instant::now() + if soon { POLL_SOON } else { POLL };
@@ -199,7 +212,7 @@ impl Watcher {
                     // Somebody needs to know now; all who ask within a moment are
                     // answered together.
                     () = self.fresh.asked.notified() => {
-                        tokio::time::sleep_until(last + TOGETHER).await;
+                        tokio::time::sleep_until(started + TOGETHER).await;
                         break;
                     }
                 }
@@ -254,15 +267,9 @@ impl Watcher {
         self.daemon = daemon;
         if replaced {
             // Another daemon knows other people, whatever it says first.
-            self.raise_epoch();
+            raise_epoch(&self.state);
         }
         self.publish(phase, serve, tun);
-    }
-
-    fn raise_epoch(&self) {
-        let mut state = TailnetState::clone(&self.state.load());
-        state.epoch += 1;
-        self.state.store(Arc::new(state));
     }
 
     fn publish(&self, phase: Phase, serve: ServeView, tun: Option<bool>) {
@@ -289,6 +296,11 @@ impl Watcher {
         self.state.store(Arc::new(TailnetState { phase, last_ips, serve, epoch, tun, was_exposed }));
         self.changed.send_modify(|count| *count += 1);
     }
+}
+
+/// Ends every identity that is known.
+fn raise_epoch(state: &ArcSwap<TailnetState>) {
+    state.rcu(|before| TailnetState { epoch: before.epoch + 1, ..TailnetState::clone(before) });
 }
 
 /// Whether identities learned in one phase still hold in the other: the same

@@ -46,6 +46,10 @@ const REFRESHES: usize = 3;
 /// How long an address waits for its turn before it is told to come back.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
+/// How often a question is asked anew because the world changed before the answer:
+/// tailscaled then tells of changes faster than it answers.
+const WORLDS: usize = 4;
+
 /// An answer with its age.
 #[derive(Clone)]
 pub struct Answer {
@@ -119,7 +123,7 @@ impl IdentityCache {
     /// Who is behind a tailnet address. The caller has checked that it is worth
     /// asking about and that Tailscale runs.
     pub async fn identify(&self, ip: IpAddr) -> Answer {
-        loop {
+        for _ in 0..WORLDS {
             let state = self.0.state.load_full();
             let epoch = state.epoch;
             let now = Instant::now();
@@ -132,9 +136,11 @@ impl IdentityCache {
                 // The world changed while we waited: ask again.
                 Some(answer) if answer.epoch != self.0.state.load().epoch => continue,
                 Some(answer) => return answer,
-                None => return Answer { verdict: Err(Reason::WhoisUnavailable), at: Instant::now(), epoch },
+                None => break,
             }
         }
+        let epoch = self.0.state.load().epoch;
+        Answer { verdict: Err(Reason::WhoisUnavailable), at: Instant::now(), epoch }
     }
 
     /// The same, from an answer that is at most so old, where Tailscale can be

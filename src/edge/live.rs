@@ -2,21 +2,20 @@
 //!
 //! A WebSocket or a stream was decided on once and may live for days. So each
 //! worker looks again at everything that is open: at once when the configuration
-//! or the tailnet changed, and every five seconds at who the devices are (rulings
-//! 6; threat rules 49, 50 and 52). Whoever would be refused now is closed, nobody
-//! else.
+//! or the tailnet changed, and at who the devices are when that may have changed, and
+//! every five seconds (rulings 6; threat rules 49, 50 and 52). Whoever would be refused
+//! now is closed, nobody else.
 //!
 //! What may outlive its connection's bookkeeping (a tunnel) or share it with
 //! others' (a stream of HTTP/2) has an entry of its own. The requests of an
 //! HTTP/1.1 connection come one after another and share one.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use tokio::task::JoinSet;
 
 use super::budget::{Budgets, Share};
 use super::conn::Conn;
@@ -44,8 +43,11 @@ pub(super) struct Live {
     conns: RefCell<Vec<Weak<Conn>>>,
     settings: RefCell<Option<Arc<Settings>>>,
     state: RefCell<Option<Arc<TailnetState>>>,
-    identities_at: Cell<Option<Instant>>,
-    asking: Cell<bool>,
+    /// When everybody was last asked about, and in which epoch.
+    identities_at: Cell<Option<(Instant, u64)>>,
+    /// The addresses that are being asked about, each with the epoch in which. One
+    /// that hangs holds up no other, and no question of a later epoch.
+    asking: RefCell<HashMap<IpAddr, u64>>,
 }
 
 impl Live {
@@ -58,7 +60,7 @@ impl Live {
             settings: RefCell::default(),
             state: RefCell::default(),
             identities_at: Cell::default(),
-            asking: Cell::default(),
+            asking: RefCell::default(),
         }
     }
 
@@ -109,8 +111,13 @@ impl Live {
 
     /// Looks again, for ever. Runs on the worker's own runtime.
     pub(super) async fn run(self: Rc<Self>, shared: Arc<Shared>) {
+        let mut changed = shared.changed.clone();
         loop {
-            tokio::time::sleep(GLANCE).await;
+            tokio::select! {
+                () = tokio::time::sleep(GLANCE) => {}
+                // An error is the end of the gateway; the glance goes on until then.
+                told = changed.changed() => if told.is_err() { tokio::time::sleep(GLANCE).await },
+            }
             self.prune();
             if shared.is_draining() {
                 return self.drain().await;
@@ -139,38 +146,41 @@ impl Live {
             // keep another's right alive.
             self.close_refused(|grant| recheck(grant, None, shared, &settings, &state));
         }
-        let due = self.identities_at.get().is_none_or(|at| at.elapsed() >= IDENTITY_AGE);
-        if due && !self.asking.replace(true) {
-            self.identities_at.set(Some(Instant::now()));
-            tokio::task::spawn_local(self.clone().ask(shared.clone()));
+        let asked = self.identities_at.get();
+        if asked.is_none_or(|(at, epoch)| at.elapsed() >= IDENTITY_AGE || epoch != state.epoch) {
+            self.identities_at.set(Some((Instant::now(), state.epoch)));
+            self.ask(shared, state.epoch);
         }
     }
 
-    /// Asks who the connected devices are now, all at once.
-    async fn ask(self: Rc<Self>, shared: Arc<Shared>) {
+    /// Asks who the connected devices are now, each for itself.
+    fn ask(self: &Rc<Self>, shared: &Arc<Shared>, epoch: u64) {
         let mut addresses: Vec<IpAddr> = self.grants().iter().filter_map(|grant| grant.asked).collect();
         addresses.sort_unstable();
         addresses.dedup();
-        let mut answers = JoinSet::new();
+        let mut asking = self.asking.borrow_mut();
         for ip in addresses {
-            let identities = shared.identities.clone();
-            answers.spawn_local(
-                async move { (ip, identities.identify_at_most(ip, IDENTITY_AGE).await.verdict) },
-            );
+            if asking.insert(ip, epoch) != Some(epoch) {
+                tokio::task::spawn_local(self.clone().ask_about(ip, epoch, shared.clone()));
+            }
         }
-        while let Some(answer) = answers.join_next().await {
-            let Ok((ip, verdict)) = answer else { continue };
-            // By the rules of now, which may have changed while we asked.
-            let (settings, state) = (shared.settings.load_full(), shared.state.load_full());
-            self.close_refused(|grant| {
-                if grant.asked != Some(ip) {
-                    return Ok(());
-                }
-                let now = still_is(&grant.principal, &verdict)?;
-                recheck(grant, Some(now), &shared, &settings, &state)
-            });
+    }
+
+    async fn ask_about(self: Rc<Self>, ip: IpAddr, epoch: u64, shared: Arc<Shared>) {
+        let verdict = shared.identities.identify_at_most(ip, IDENTITY_AGE).await.verdict;
+        // By the rules of now, which may have changed while we asked.
+        let (settings, state) = (shared.settings.load_full(), shared.state.load_full());
+        self.close_refused(|grant| {
+            if grant.asked != Some(ip) {
+                return Ok(());
+            }
+            let now = still_is(&grant.principal, &verdict)?;
+            recheck(grant, Some(now), &shared, &settings, &state)
+        });
+        let mut asking = self.asking.borrow_mut();
+        if asking.get(&ip) == Some(&epoch) {
+            asking.remove(&ip);
         }
-        self.asking.set(false);
     }
 
     fn grants(&self) -> Vec<Grant> {

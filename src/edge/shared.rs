@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderName;
+use tokio::sync::watch;
 
 use super::router::Router;
 use crate::authn::IdentityCache;
@@ -77,6 +78,8 @@ pub struct Shared {
     pub settings: ArcSwap<Settings>,
     /// The tailnet.
     pub state: Arc<ArcSwap<TailnetState>>,
+    /// Wakes on every change of it.
+    pub changed: watch::Receiver<u64>,
     /// Identities.
     pub identities: IdentityCache,
     /// Asks which process tailscaled is, without waiting.

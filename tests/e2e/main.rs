@@ -10,6 +10,7 @@ mod support;
 
 mod auth;
 mod browser;
+mod bus;
 mod doctor;
 mod framing;
 mod headers;

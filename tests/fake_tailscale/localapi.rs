@@ -132,6 +132,10 @@ fn the_bus_tells_of_changes() {
     fake.set(&["peer.usgw=null"]);
     assert_eq!(bus.next()["PeersRemoved"], serde_json::json!([5]));
     assert_eq!(bus.next()["PeersChanged"].as_array().unwrap().len(), 3);
+    fake.set(&["peer.phone.online=false"]);
+    let event = bus.next();
+    assert_eq!(event["PeersChanged"].as_array().unwrap().len(), 1);
+    assert_eq!((&event["PeersChanged"][0]["ID"], event.get("SelfChange")), (&2.into(), None));
     fake.set(&["backend=Stopped"]);
     assert_eq!(bus.next()["State"], 4);
     fake.set(&["backend=Running"]);

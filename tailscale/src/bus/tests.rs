@@ -123,7 +123,7 @@ fn hostile_output_costs_a_bounded_memory_and_loses_no_event_after_it() {
 #[test]
 fn what_cannot_be_heard_is_an_error_in_time() {
     let dir = tempfile::tempdir().unwrap();
-    let silent = served(&dir, ClientMode::LocalApi, |stream| std::mem::forget(stream));
+    let silent = served(&dir, ClientMode::LocalApi, std::mem::forget);
     let error = block_on(silent.watch()).err().unwrap();
     assert_eq!(error.code(), "tailscale_timed_out");
     for (said, code) in [
