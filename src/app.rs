@@ -10,9 +10,10 @@ pub mod certificate;
 mod https_listeners;
 mod listen;
 mod report;
+pub(crate) mod serve_route;
 mod tailnet_listeners;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,8 +35,8 @@ use crate::config::{
 use crate::domain::{Exposure, TailnetState};
 use crate::edge::{Edge, Settings, Shared};
 use crate::ingress::{
-    BindError, Binder, Limits, TlsError, UnixError, UnixIngress, Workers, default_workers, local_addrs,
-    serve_dir,
+    BindError, Binder, Bound, Limits, TlsError, UnixError, UnixIngress, Workers, default_workers,
+    local_addrs, serve_dir,
 };
 use crate::limits::Limiter;
 use crate::metrics::Counts;
@@ -46,6 +47,7 @@ use crate::watch::{Finder, FoundSource, Fresh, Interest, Watcher, exposure_now};
 use certificate::Certificate;
 use https_listeners::HttpsListeners;
 use listen::Need;
+use serve_route::ServeRoute;
 use tailnet_listeners::TailnetListeners;
 
 /// How long requests may go on after the gateway was told to stop.
@@ -164,7 +166,7 @@ impl App {
         let binder = Binder::new(count, &run_dir);
         let bound = bind_fixed(&binder, gateway)?;
         let port = bound.port;
-        let unix = serve_ingress(&config, &env)?;
+        let (unix, loopback) = serve_ingresses(&config, &env, &binder)?;
 
         let state = Arc::new(ArcSwap::from_pointee(TailnetState::unknown()));
         let finder = Arc::new(Finder::new(locate_options(gateway)));
@@ -176,7 +178,8 @@ impl App {
         let (tell, changed) = tokio::sync::watch::channel(0);
         let control = tokio::runtime::Handle::current();
         let source = Arc::new(FoundSource(finder.clone()));
-        let (pins, readiness) = (open_pins(&config), Arc::new(Readiness::new()));
+        let state_db = Arc::new(open_state_db(&config));
+        let (pins, readiness) = (open_pins(state_db.clone()), Arc::new(Readiness::new()));
         report::not_asked_yet(gateway, &readiness);
         let shared = Arc::new(Shared {
             limiter: Arc::new(Limiter::new(gateway.auth.rate_limit)),
@@ -221,10 +224,14 @@ impl App {
         }
         let unix_path = unix.as_ref().map(|ingress| ingress.path().to_owned());
         if let Some(ingress) = unix {
-            tracing::info!(path = %ingress.path().display(), "the Serve ingress is ready: tailscale serve --bg unix:{}", ingress.path().display());
+            tracing::info!(path = %ingress.path().display(), "the Serve ingress is ready");
             workers.add_unix(ingress);
         }
-        let interest = Interest { port, unix: unix_path };
+        let loopback_port = loopback.as_ref().map(|bound| bound.addr().port());
+        if let Some(bound) = loopback {
+            workers.add_serve_loopback(bound);
+        }
+        let interest = Interest { port, unix: unix_path.clone(), ingress: loopback_port };
         if gateway.auth.mode == AuthMode::None
             && exposure_now(&finder, &interest, ASK_AT_START).await == Some(Exposure::Yes)
         {
@@ -233,7 +240,11 @@ impl App {
         }
         report::ready(&listening);
 
-        tokio::spawn(Watcher::new(finder.clone(), state, interest, fresh, tell).run());
+        let watcher = Watcher::new(finder.clone(), state.clone(), interest, fresh, tell);
+        // Only now, with the ingresses bound, is Serve pointed at them.
+        let ingresses = (unix_path, loopback_port);
+        let route = ServeRoute::start(&config, ingresses, finder.clone(), state_db, state, changed.clone());
+        tokio::spawn(watcher.run());
         let https = gateway.tls_tailscale_port.map(|https_port| {
             let state = shared.state.clone();
             let path = node_file(&config.state_dir);
@@ -250,7 +261,7 @@ impl App {
         });
         let tailnet = TailnetListeners::new(gateway.bind, port, binder, tls, https);
         let app = Self { flags, env, loaded, token, shared, workers, port, certificate };
-        app.serve(changed, tailnet).await
+        app.serve(changed, tailnet, route).await
     }
 
     /// The control loop.
@@ -258,6 +269,7 @@ impl App {
         mut self,
         mut changed: tokio::sync::watch::Receiver<u64>,
         mut tailnet: TailnetListeners,
+        mut route: ServeRoute,
     ) -> Result<(), StartError> {
         let handler = |kind| signal(kind).map_err(system("a signal handler cannot be set"));
         let mut term = handler(SignalKind::terminate())?;
@@ -274,6 +286,7 @@ impl App {
         certificate.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut seen = self.fingerprint();
         let mut banner = report::Banner::default();
+        route.report(&self.shared.readiness);
         loop {
             tokio::select! {
                 _ = term.recv() => break,
@@ -281,11 +294,13 @@ impl App {
                 _ = hup.recv() => {
                     seen = self.fingerprint();
                     seen = self.reload_from(seen);
+                    route.reconfigure(&self.loaded.config.gateway);
                 }
                 _ = config_glance.tick(), if self.loaded.config.gateway.reload => {
                     let now = self.fingerprint();
                     if now != seen {
                         seen = self.reload_from(now);
+                        route.reconfigure(&self.loaded.config.gateway);
                     }
                     if !self.workers.is_healthy() {
                         // Its listeners are deaf, and what it had open is looked after by
@@ -301,6 +316,7 @@ impl App {
                     }
                 }
                 _ = certificate.tick() => self.certificate.look(&self.shared.readiness),
+                () = route.changed() => route.report(&self.shared.readiness),
                 _ = pins_glance.tick() => self.shared.pins.refresh(),
                 _ = retry.tick(), if tailnet.wants_retry() => self.follow(&mut tailnet, &mut banner),
                 () = tailnet.certificate_changed() => self.follow(&mut tailnet, &mut banner),
@@ -317,6 +333,8 @@ impl App {
         }
         tracing::info!("stopping");
         self.shared.draining.store(true, Ordering::Relaxed);
+        // Before anything stops answering: nobody is sent to a closed door.
+        route.stop(self.loaded.config.gateway.tailscale.reset_on_exit).await;
         let workers = self.workers;
         let drained = tokio::task::spawn_blocking(move || workers.drain(DRAIN)).await;
         if drained.is_err() {
@@ -465,13 +483,20 @@ fn raise_file_limit() -> u64 {
     }
 }
 
-/// The Serve ingress, where Serve or Funnel is wanted.
-fn serve_ingress(config: &Config, env: &Env) -> Result<Option<UnixIngress>, StartError> {
+/// The Serve ingresses, where Serve or Funnel is wanted: the unix socket, and a loopback
+/// port of its own for where that cannot be used.
+fn serve_ingresses(
+    config: &Config,
+    env: &Env,
+    binder: &Binder,
+) -> Result<(Option<UnixIngress>, Option<Bound>), StartError> {
     if config.gateway.tailscale.mode == TailscaleMode::Off {
-        return Ok(None);
+        return Ok((None, None));
     }
     let dir = serve_dir(|name| env.get(name).map(Into::into), &config.state_dir);
-    Ok(Some(UnixIngress::bind(&dir)?))
+    let unix = UnixIngress::bind(&dir)?;
+    let loopback = binder.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+    Ok((Some(unix), Some(loopback)))
 }
 
 /// Asks whatever Tailscale there is by then.
@@ -512,21 +537,24 @@ fn own_addresses() -> Option<Vec<IpAddr>> {
     }
 }
 
-fn open_pins(config: &Config) -> Pins {
-    let db = match StateDb::open(&config.state_dir) {
+fn open_state_db(config: &Config) -> Option<StateDb> {
+    match StateDb::open(&config.state_dir) {
         Ok(db) => Some(db),
         Err(error) => {
             tracing::error!(error = %error, "the state database cannot be used; user ids are pinned in memory only");
             None
         }
-    };
-    let remembered = db.as_ref().map_or_else(Vec::new, |db| {
+    }
+}
+
+fn open_pins(db: Arc<Option<StateDb>>) -> Pins {
+    let remembered = Option::as_ref(&db).map_or_else(Vec::new, |db| {
         db.pins().unwrap_or_else(|error| {
             tracing::error!(error, "the pinned user ids cannot be read");
             Vec::new()
         })
     });
-    Pins::new(Arc::new(db), remembered)
+    Pins::new(db, remembered)
 }
 
 /// What a set of files looks like from outside: enough to notice a change, a

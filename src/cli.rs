@@ -9,6 +9,7 @@ mod doctor;
 mod exit;
 mod gateway;
 pub mod output;
+mod tied;
 mod tls;
 
 use std::ffi::OsString;
@@ -47,6 +48,9 @@ enum Command {
     Tls(tls::TlsArgs),
     /// Print the version
     Version(VersionArgs),
+    /// Become another program that ends with the process that asked for it
+    #[command(name = crate::app::serve_route::TIED, hide = true)]
+    Tied(tied::TiedArgs),
 }
 
 #[derive(clap::Args)]
@@ -69,6 +73,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, env: &Env) -> Exit {
         Command::Doctor(args) => doctor::run(&args, cli.config.as_deref(), env),
         Command::Tls(args) => tls::run(args, cli.config.as_deref(), env),
         Command::Version(args) => version(&args),
+        Command::Tied(args) => tied::run(&args),
     }
 }
 

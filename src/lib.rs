@@ -29,6 +29,7 @@ pub mod metrics;
 pub mod page;
 pub mod proxy;
 pub mod readiness;
+pub mod serve;
 pub mod state_db;
 pub mod telemetry;
 pub mod watch;

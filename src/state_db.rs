@@ -13,6 +13,8 @@ use rusqlite::{Connection, params};
 
 use crate::authz::pins::{Pin, PinStore};
 
+mod serve_journal;
+
 /// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
@@ -74,6 +76,18 @@ impl StateDb {
                      user_id INTEGER NOT NULL,
                      first_seen TEXT NOT NULL,
                      PRIMARY KEY (tailnet, login)
+                 ) STRICT;
+                 CREATE TABLE IF NOT EXISTS serve_mount (
+                     node TEXT NOT NULL,
+                     host_port TEXT NOT NULL,
+                     mount TEXT NOT NULL,
+                     target TEXT NOT NULL,
+                     session INTEGER NOT NULL,
+                     https INTEGER NOT NULL,
+                     funnel INTEGER NOT NULL,
+                     phase TEXT NOT NULL,
+                     changed TEXT NOT NULL,
+                     PRIMARY KEY (node, host_port, mount, target, session)
                  ) STRICT;",
             )
             .map_err(sqlite)?;

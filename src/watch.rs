@@ -137,6 +137,8 @@ pub struct Interest {
     pub port: u16,
     /// The unix ingress, if there is one.
     pub unix: Option<PathBuf>,
+    /// The port of the loopback ingress, if there is one.
+    pub ingress: Option<u16>,
 }
 
 /// Publishes snapshots until the process ends.

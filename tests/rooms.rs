@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// Each room and the rooms it may use. What is missing is forbidden.
 const ROOMS: &[(&str, &[&str])] = &[
     ("main", &["cli", "config"]),
-    ("cli", &["app", "checks", "certs", "ingress", "config", "domain", "state_db", "telemetry"]),
+    ("cli", &["app", "checks", "certs", "ingress", "config", "domain", "state_db", "telemetry", TAILSCALE]),
     (
         "app",
         &[
@@ -26,6 +26,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "domain",
             "metrics",
             "readiness",
+            "serve",
             "state_db",
             "telemetry",
             TAILSCALE,
@@ -54,7 +55,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("api", &["authz", "ingress", "domain", "page", "readiness"]),
     ("proxy", &["authz", "ingress", "domain", "body"]),
     ("certs", &["ingress", "config", "domain", "readiness", "telemetry", TAILSCALE]),
-    ("state_db", &["authz"]),
+    ("state_db", &["serve", "authz"]),
+    ("serve", &["ingress", "domain", TAILSCALE]),
     ("authz", &["ingress", "domain"]),
     ("authn", &["limits", "ingress", "config", "domain", TAILSCALE]),
     ("limits", &["config", "domain"]),
@@ -78,7 +80,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("hyper_util", &["ingress", "proxy", "edge"]),
     ("rusqlite", &["state_db"]),
     ("clap", &["cli", "main"]),
-    ("tokio", &["app", "certs", "watch", "edge", "proxy", "authn", "ingress", "cli"]),
+    ("tokio", &["app", "certs", "watch", "serve", "edge", "proxy", "authn", "ingress", "cli"]),
 ];
 
 /// What no room names: only the runner of `tailscale/` starts a process.

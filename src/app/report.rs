@@ -56,7 +56,6 @@ impl Banner {
         };
         // Where no way in needs the tailnet it is no fault.
         let needed = needs_tailnet(gateway);
-        serve_ingress(state, gateway, readiness);
         for code in CODES {
             if fault.as_ref().is_none_or(|(now, _)| *now != code) {
                 readiness.clear(code);
@@ -87,23 +86,5 @@ impl Banner {
                 }
             }
         }
-    }
-}
-
-/// The Serve ingress answers tailscaled alone, so it must be known which process
-/// that is.
-fn serve_ingress(state: &TailnetState, gateway: &Gateway, readiness: &Readiness) {
-    const CODE: &str = "serve_state_unknown";
-    let wanted = gateway.tailscale.mode != TailscaleMode::Off && state.running().is_some();
-    let daemon = state.serve_facts().and_then(|facts| facts.daemon);
-    if !wanted || daemon.is_some() {
-        readiness.clear(CODE);
-        return;
-    }
-    let detail =
-        "nobody answers on Tailscale's LocalAPI socket, so the Serve ingress refuses everybody".to_owned();
-    let fix = Some("set gateway.tailscale.socket to tailscaled's --socket".to_owned());
-    if readiness.fail(CODE, Fault { detail: detail.clone(), fix }) {
-        tracing::warn!(code = CODE, "{detail}");
     }
 }

@@ -62,6 +62,7 @@ fn quiet() -> ServeView {
         daemon: None,
         run_ssh: None,
         dials_for_others: None,
+        ..ServeFacts::default()
     }))
 }
 

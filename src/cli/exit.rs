@@ -16,6 +16,8 @@ pub enum Exit {
     /// 78 (`EX_CONFIG`): the gateway does not start with this configuration.
     /// systemd is told not to restart on it.
     Config,
+    /// What a program in our place would have ended with.
+    Other(u8),
 }
 
 impl Exit {
@@ -27,6 +29,7 @@ impl Exit {
             Self::Usage => 2,
             Self::Findings => 3,
             Self::Config => 78,
+            Self::Other(code) => code,
         }
     }
 }

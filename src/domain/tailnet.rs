@@ -132,8 +132,14 @@ pub struct ServeFacts {
     pub tcp_to_port: usize,
     /// Raw TCP forwards to our unix ingress.
     pub tcp_to_unix: usize,
+    /// Web handlers whose target is our loopback ingress.
+    pub web_to_ingress: usize,
+    /// Raw TCP forwards to our loopback ingress.
+    pub tcp_to_ingress: usize,
     /// Everything that Serve publishes.
     pub config: Arc<ServeConfig>,
+    /// The local user who may change Tailscale's settings without being root.
+    pub operator: Option<String>,
     /// The daemon, by the credentials of its LocalAPI socket.
     pub daemon: Option<DaemonProcess>,
     /// Tailscale SSH, whose forwards dial inside the daemon.
@@ -269,6 +275,17 @@ pub(crate) mod tests {
         }
     }
 
+    /// Another user's tailscaled, with one route to our ordinary port.
+    pub(crate) fn serve_facts() -> ServeFacts {
+        ServeFacts {
+            web_to_port: 1,
+            daemon: Some(DaemonProcess { uid: 0, pid: Some(77) }),
+            run_ssh: Some(false),
+            dials_for_others: Some(false),
+            ..ServeFacts::default()
+        }
+    }
+
     pub(crate) fn state() -> TailnetState {
         let running = running();
         TailnetState {
@@ -284,15 +301,7 @@ pub(crate) mod tests {
     #[test]
     fn threat_058_what_is_not_known_is_not_safe() {
         let facts = |web_to_port, tcp_to_port| {
-            ServeView::Known(Arc::new(ServeFacts {
-                web_to_port,
-                tcp_to_port,
-                tcp_to_unix: 0,
-                config: Arc::default(),
-                daemon: None,
-                run_ssh: None,
-                dials_for_others: None,
-            }))
+            ServeView::Known(Arc::new(ServeFacts { web_to_port, tcp_to_port, ..ServeFacts::default() }))
         };
         assert_eq!(TailnetState::unknown().loopback_exposure(), Exposure::Unknown);
         assert_eq!(state().loopback_exposure(), Exposure::Unknown, "Serve is not known");

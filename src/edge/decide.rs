@@ -323,7 +323,7 @@ impl Edge {
         }
         if conn.requests.get() > 1 {
             // It did not come from Serve at first, so it does not now.
-            conn.at_accept.set(AtAccept { loopback: false, unix: false });
+            conn.at_accept.set(AtAccept::NONE);
             return Ok(None);
         }
         if !self.shared.fresh.since(conn.facts.accepted).await {
@@ -331,8 +331,7 @@ impl Edge {
         }
         conn.serve_is_fresh.set(true);
         let state = self.shared.state.load_full();
-        let (then, now) = (conn.at_accept.get(), AtAccept::now(state.serve_facts()));
-        conn.at_accept.set(AtAccept { loopback: then.loopback && now.loopback, unix: then.unix && now.unix });
+        conn.at_accept.set(conn.at_accept.get().and(AtAccept::now(state.serve_facts())));
         Ok(Some(View { settings: view.settings.clone(), state }))
     }
 

@@ -26,11 +26,12 @@ use crate::api::{self, Caller, health};
 use crate::authn::{Refusal, WorkerCache};
 use crate::authz::{self};
 use crate::body::Body;
-use crate::domain::{Principal, Reason};
-use crate::ingress::attest;
+use crate::domain::{LocalAddr, PeerAddr, Principal, Reason, TailnetState};
+use crate::ingress::attest::{self, Condition};
 use crate::ingress::classify::is_off_tailnet;
 use crate::ingress::{
-    Admit, ConnControl, ConnFacts, Endpoint, Evidence, Handler, IngressFacts, Limits, ListenerKind, Via,
+    Admit, ConnControl, ConnFacts, Endpoint, Evidence, Handler, IngressFacts, Limits, ListenerKind,
+    OwnerError, Via, peer_uid,
 };
 use crate::metrics::WorkerCounts;
 use crate::proxy::{self, CloseSignal, Credentials, Forward, UpstreamPools};
@@ -273,6 +274,24 @@ impl Edge {
     }
 }
 
+impl Edge {
+    /// The loopback ingress keeps tailscaled's connections only. What else can make
+    /// tailscaled connect is looked at with each request.
+    fn admit_serve(&self, peer: PeerAddr, local: LocalAddr, state: &TailnetState) -> Admit {
+        let known = state.serve_facts().and_then(|facts| facts.daemon);
+        match (peer_uid(peer.socket(), local.socket()), known.or_else(|| self.shared.daemon.now())) {
+            (Ok(owner), Some(daemon)) if owner.uid == daemon.uid => Admit::Keep,
+            (Err(OwnerError::Unsupported), _)
+                if self.shared.settings.load().config.gateway.tailscale.trust_local_users =>
+            {
+                Admit::Keep
+            }
+            (_, None) => Admit::Drop(Condition::DaemonUnknown.as_str()),
+            _ => Admit::Drop(Condition::SocketIsNotDaemons.as_str()),
+        }
+    }
+}
+
 impl Handler for Edge {
     type Conn = Conn;
 
@@ -280,6 +299,9 @@ impl Handler for Edge {
         let state = self.shared.state.load();
         match *endpoint {
             Endpoint::Tcp { peer, local } => {
+                if listener == ListenerKind::ServeLoopback {
+                    return self.admit_serve(peer, local, &state);
+                }
                 let own = self.shared.own_addresses.load();
                 if is_off_tailnet(peer, local, &state, own.as_ref().map_or(&[], |own| own.as_slice())) {
                     return Admit::Drop("off_tailnet_peer");

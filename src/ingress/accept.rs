@@ -18,7 +18,12 @@ use crate::domain::{LocalAddr, PeerAddr};
 
 /// Accepts for as long as the listener is wanted. An error never ends it: out of
 /// file descriptors, it waits until some are back.
-pub(super) async fn accept_tcp<H: Handler>(worker: Rc<Worker<H>>, listener: TcpListener, tls: Option<Tls>) {
+pub(super) async fn accept_tcp<H: Handler>(
+    worker: Rc<Worker<H>>,
+    listener: TcpListener,
+    kind: ListenerKind,
+    tls: Option<Tls>,
+) {
     let mut backoff = Backoff::default();
     loop {
         match listener.accept().await {
@@ -28,7 +33,7 @@ pub(super) async fn accept_tcp<H: Handler>(worker: Rc<Worker<H>>, listener: TcpL
                 // which may listen on all of them.
                 let Ok(local) = stream.local_addr() else { continue };
                 let endpoint = Endpoint::Tcp { peer: PeerAddr::new(peer), local: LocalAddr::new(local) };
-                worker.take_tcp(stream, endpoint, tls.clone());
+                worker.take_tcp(stream, endpoint, kind, tls.clone());
             }
             Err(error) => backoff.after(&error).await,
         }
@@ -61,8 +66,14 @@ impl Backoff {
 }
 
 impl<H: Handler> Worker<H> {
-    fn take_tcp(self: &Rc<Self>, stream: TcpStream, endpoint: Endpoint, tls: Option<Tls>) {
-        if let Some(accepted) = self.admit(endpoint, ListenerKind::Ordinary) {
+    fn take_tcp(
+        self: &Rc<Self>,
+        stream: TcpStream,
+        endpoint: Endpoint,
+        kind: ListenerKind,
+        tls: Option<Tls>,
+    ) {
+        if let Some(accepted) = self.admit(endpoint, kind) {
             tokio::task::spawn_local(accepted.tcp(stream, tls));
         }
     }
@@ -91,8 +102,11 @@ impl<H: Handler> Worker<H> {
             return refused(reason);
         }
         let unproven = match endpoint {
-            Endpoint::Tcp { peer, .. } => self.counts.unproven(peer, self.limits.max_unproven_per_peer),
-            Endpoint::Unix(_) => Ok(None),
+            Endpoint::Tcp { peer, .. } if listener == ListenerKind::Ordinary => {
+                self.counts.unproven(peer, self.limits.max_unproven_per_peer)
+            }
+            // Everybody comes from tailscaled there.
+            Endpoint::Tcp { .. } | Endpoint::Unix(_) => Ok(None),
         };
         let Ok(unproven) = unproven else { return refused("too_many_connections_of_peer") };
         let id = self.next_id();

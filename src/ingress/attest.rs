@@ -66,26 +66,67 @@ pub struct AtAccept {
     pub loopback: bool,
     /// Nothing but Serve could make it connect to the unix ingress.
     pub unix: bool,
+    /// Nothing but Serve could make it connect to the loopback ingress.
+    pub ingress: bool,
 }
 
 impl AtAccept {
+    /// Nothing is known in a connection's favour.
+    pub const NONE: Self = Self { loopback: false, unix: false, ingress: false };
+
     /// Judges by the facts of now. Unknown facts exclude nothing.
     pub fn now(facts: Option<&ServeFacts>) -> Self {
-        let loopback = facts.is_some_and(|facts| {
-            facts.tcp_to_port == 0 && facts.run_ssh == Some(false) && facts.dials_for_others == Some(false)
-        });
-        Self { loopback, unix: facts.is_some_and(|facts| facts.tcp_to_unix == 0) }
+        let dials_for_nobody =
+            facts.is_some_and(|facts| facts.run_ssh == Some(false) && facts.dials_for_others == Some(false));
+        let without = |forwards: fn(&ServeFacts) -> usize| facts.is_some_and(|facts| forwards(facts) == 0);
+        Self {
+            loopback: dials_for_nobody && without(|facts| facts.tcp_to_port),
+            unix: without(|facts| facts.tcp_to_unix),
+            ingress: dials_for_nobody && without(|facts| facts.tcp_to_ingress),
+        }
+    }
+
+    /// What held then and holds now.
+    #[must_use]
+    pub fn and(self, now: Self) -> Self {
+        Self {
+            loopback: self.loopback && now.loopback,
+            unix: self.unix && now.unix,
+            ingress: self.ingress && now.ingress,
+        }
     }
 }
 
-/// Whether a loopback TCP connection is Serve's. `socket_uid` is the uid of the
-/// connecting socket, `None` where the kernel did not say.
+/// Whether a TCP connection to the ordinary port is Serve's. `socket_uid` is the uid of
+/// the connecting socket, `None` where the kernel did not say.
 pub fn loopback(
     running: &Running,
     facts: &ServeFacts,
     socket_uid: Option<u32>,
     our_uid: u32,
 ) -> Result<(), Condition> {
+    tcp(running, facts, (facts.web_to_port, facts.tcp_to_port), socket_uid, our_uid)
+}
+
+/// The same of a connection to the loopback ingress, which Serve alone uses.
+pub fn loopback_ingress(
+    running: &Running,
+    facts: &ServeFacts,
+    socket_uid: Option<u32>,
+    our_uid: u32,
+) -> Result<(), Condition> {
+    tcp(running, facts, (facts.web_to_ingress, facts.tcp_to_ingress), socket_uid, our_uid)
+}
+
+/// `leading_here` counts the web handlers and the raw forwards to the port in question.
+fn tcp(
+    running: &Running,
+    facts: &ServeFacts,
+    leading_here: (usize, usize),
+    socket_uid: Option<u32>,
+    our_uid: u32,
+) -> Result<(), Condition> {
+    let (web, raw) = leading_here;
     let daemon = facts.daemon.as_ref().ok_or(Condition::DaemonUnknown)?;
     // Every uid that our user namespace does not map reads as the overflow uid.
     if daemon.pid.is_none() || daemon.uid == OVERFLOW_UID {
@@ -109,10 +150,10 @@ pub fn loopback(
     if facts.dials_for_others != Some(false) {
         return Err(Condition::DialsForOthers);
     }
-    if facts.tcp_to_port != 0 {
+    if raw != 0 {
         return Err(Condition::TcpForward);
     }
-    if facts.web_to_port != 1 {
+    if web != 1 {
         return Err(Condition::NotOneWebHandler);
     }
     Ok(())
@@ -176,6 +217,7 @@ mod tests {
             daemon: Some(DaemonProcess { uid: 0, pid: Some(77) }),
             run_ssh: Some(false),
             dials_for_others: Some(false),
+            ..ServeFacts::default()
         }
     }
 

@@ -68,10 +68,12 @@ pub fn classify(
         Endpoint::Unix(_) => return unix_ingress(&scan, state, policy),
         Endpoint::Tcp { peer, local } => (peer, local),
     };
-    debug_assert_eq!(conn.listener, ListenerKind::Ordinary);
-    let request = Request { peer, local, host, https, scan, state, policy };
+    let request = Request { listener: conn.listener, peer, local, host, https, scan, state, policy };
     if request.scan.funnel {
         return request.through_funnel(socket_uid);
+    }
+    if conn.listener == ListenerKind::ServeLoopback {
+        return request.at_serve_port(socket_uid);
     }
     if state.is_own(local.ip()) {
         request.at_tailnet_address()
@@ -191,6 +193,7 @@ fn is_https(scan: &Scan<'_>) -> bool {
 }
 
 struct Request<'a> {
+    listener: ListenerKind,
     peer: PeerAddr,
     local: LocalAddr,
     host: String,
@@ -237,6 +240,26 @@ impl Request<'_> {
         if loopback {
             classified.facts.client = None;
         }
+        Ok(classified)
+    }
+
+    /// The loopback port that only Serve has business at. What cannot be told to be
+    /// Serve's is nobody's, and never local.
+    fn at_serve_port(self, socket_uid: &dyn Fn() -> Option<u32>) -> Result<Classified, Reason> {
+        if self.state.tun == Some(false) {
+            return self.on_loopback_without_tun(false, socket_uid);
+        }
+        let (evidence, condition) = match self.attest_loopback(socket_uid) {
+            Ok(running) => return self.through_serve(running),
+            Err(Attested::No(condition)) => {
+                (Evidence::None(Some(Reason::ServePeerUnattested)), Some(condition))
+            }
+            Err(Attested::Unknown(reason)) => (Evidence::Unavailable(reason), None),
+        };
+        let mut classified = self.settle(Via::Serve, evidence);
+        classified.facts.client = None;
+        classified.unattested = condition;
+        classified.unexpected_identity_header = false;
         Ok(classified)
     }
 
@@ -342,7 +365,13 @@ impl Request<'_> {
         let ServeView::Known(facts) = &self.state.serve else {
             return Err(Attested::Unknown(Reason::ServeStateUnknown));
         };
-        let answer = attest::loopback(running, facts, socket_uid(), self.policy.our_uid);
+        let (attest, at_accept): (fn(&_, &_, _, _) -> _, _) = match self.listener {
+            ListenerKind::ServeLoopback => (attest::loopback_ingress, self.policy.at_accept.ingress),
+            ListenerKind::Ordinary | ListenerKind::ServeUnix => {
+                (attest::loopback, self.policy.at_accept.loopback)
+            }
+        };
+        let answer = attest(running, facts, socket_uid(), self.policy.our_uid);
         let cannot_tell = matches!(
             answer,
             Err(Condition::DaemonUnknown | Condition::SocketIsNotDaemons | Condition::DaemonIsOurUid)
@@ -351,7 +380,7 @@ impl Request<'_> {
         match answer {
             Err(condition) if !trusts => Err(Attested::No(condition)),
             // What is wrong now is named first: it can be mended.
-            Ok(()) if !self.policy.at_accept.loopback => Err(Attested::No(Condition::OlderThanFacts)),
+            Ok(()) if !at_accept => Err(Attested::No(Condition::OlderThanFacts)),
             _ => Ok(running),
         }
     }

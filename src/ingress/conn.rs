@@ -14,6 +14,8 @@ pub enum ListenerKind {
     Ordinary,
     /// The unix socket that only Tailscale Serve may use (rulings 1.3).
     ServeUnix,
+    /// The loopback port that only Tailscale Serve may use (rulings 1.4).
+    ServeLoopback,
 }
 
 /// The process at the other end of a unix socket, from the kernel.

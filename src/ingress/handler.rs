@@ -32,7 +32,7 @@ pub trait Handler: 'static {
     /// What is known at this moment of who can open connections to us. Asked right
     /// after accept: a connection is judged by it for as long as it lives.
     fn at_accept(&self) -> AtAccept {
-        AtAccept { loopback: false, unix: false }
+        AtAccept::NONE
     }
 
     /// Makes the state of a connection, after its TLS handshake. `control` may

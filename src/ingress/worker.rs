@@ -22,7 +22,7 @@ use super::handler::Handler;
 use super::slots::Counts;
 use super::tls::Tls;
 use super::unix::{UnixIngress, hand_out};
-use super::{Limits, UnixPeer};
+use super::{Limits, ListenerKind, UnixPeer};
 
 /// Which listener of the running ones.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -35,7 +35,7 @@ pub enum ListenerKey {
 
 /// What the worker threads are told.
 pub(super) enum Command {
-    AddTcp { key: ListenerKey, listener: std::net::TcpListener, tls: Option<Tls> },
+    AddTcp { key: ListenerKey, kind: ListenerKind, listener: std::net::TcpListener, tls: Option<Tls> },
     AddUnix { ingress: UnixIngress, workers: Vec<UnboundedSender<Command>> },
     Take { stream: std::os::unix::net::UnixStream, peer: UnixPeer },
     Remove { key: ListenerKey, done: std_mpsc::Sender<()> },
@@ -70,9 +70,10 @@ impl<H: Handler> Worker<H> {
         let mut listeners: HashMap<ListenerKey, AbortHandle> = HashMap::new();
         let until = loop {
             match commands.recv().await {
-                Some(Command::AddTcp { key, listener, tls }) => match TcpListener::from_std(listener) {
+                Some(Command::AddTcp { key, kind, listener, tls }) => match TcpListener::from_std(listener) {
                     Ok(listener) => {
-                        let task = tokio::task::spawn_local(accept_tcp(Rc::clone(&self), listener, tls));
+                        let task =
+                            tokio::task::spawn_local(accept_tcp(Rc::clone(&self), listener, kind, tls));
                         if let Some(before) = listeners.insert(key, task.abort_handle()) {
                             before.abort();
                         }
@@ -189,10 +190,19 @@ impl Workers {
     /// Listens on what was bound, one listener per worker. One already running
     /// on the same address is replaced.
     pub fn add_tcp(&self, bound: Bound, tls: Option<&Tls>) -> ListenerKey {
+        self.add(bound, ListenerKind::Ordinary, tls)
+    }
+
+    /// The same for the loopback port that only Tailscale Serve may use.
+    pub fn add_serve_loopback(&self, bound: Bound) -> ListenerKey {
+        self.add(bound, ListenerKind::ServeLoopback, None)
+    }
+
+    fn add(&self, bound: Bound, kind: ListenerKind, tls: Option<&Tls>) -> ListenerKey {
         let (addr, listeners, lock) = bound.into_parts();
         let key = ListenerKey::Tcp(addr);
         for (sender, listener) in self.senders.iter().zip(listeners) {
-            let command = Command::AddTcp { key: key.clone(), listener, tls: tls.cloned() };
+            let command = Command::AddTcp { key: key.clone(), kind, listener, tls: tls.cloned() };
             // A worker that is gone is reported by `is_healthy`.
             let _ = sender.send(command);
         }

@@ -50,11 +50,16 @@ pub(super) async fn serve(
     };
     let to_port = config.targets_port_at(interest.port, own);
     let to_unix = interest.unix.as_deref().map(|path| config.targets_unix(path));
+    let to_ingress = interest.ingress.map(|port| config.targets_port_at(port, own)).unwrap_or_default();
+    let prefs = prefs.ok();
     ServeView::Known(Arc::new(ServeFacts {
         web_to_port: to_port.web,
         tcp_to_port: to_port.tcp,
         tcp_to_unix: to_unix.map_or(0, |targets| targets.tcp),
-        run_ssh: prefs.ok().and_then(|prefs| prefs.run_ssh),
+        web_to_ingress: to_ingress.web,
+        tcp_to_ingress: to_ingress.tcp,
+        operator: prefs.as_ref().and_then(|prefs| prefs.operator_user.clone()),
+        run_ssh: prefs.and_then(|prefs| prefs.run_ssh),
         dials_for_others: daemon.and_then(|daemon| daemon.pid).and_then(|pid| match outbound_proxy(pid) {
             OutboundProxy::Present => Some(true),
             OutboundProxy::Absent => Some(false),

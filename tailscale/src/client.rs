@@ -260,12 +260,13 @@ impl Tailscale {
     }
 
     /// Publishes a mount in the background: `serve --bg`, or `funnel --bg`. At most 20 s.
-    /// Success proves nothing: read [`Self::serve_status`] again.
+    /// Success proves nothing: read [`Self::serve_status`] again. The command does not
+    /// outlive us, so it cannot take effect when nobody is left to notice.
     ///
     /// # Errors
     /// As [`EditError`] says. [`Error::NotInstalled`] where there is no program.
-    pub async fn serve_publish(&self, mount: &Mount) -> Result<(), EditError> {
-        self.edit(mount.publish_args(true)?).await
+    pub async fn serve_publish(&self, mount: &Mount, tie: &Tie) -> Result<(), EditError> {
+        self.edit(mount.publish_args(true)?, tie).await
     }
 
     /// Takes a background mount away, and nothing else: `serve --set-path=… off`.
@@ -275,8 +276,8 @@ impl Tailscale {
     ///
     /// # Errors
     /// As [`Self::serve_publish`]; [`EditError::NoSuchMount`] where there is none.
-    pub async fn serve_off(&self, mount: &Mount) -> Result<(), EditError> {
-        self.edit(mount.off_args()?).await
+    pub async fn serve_off(&self, mount: &Mount, tie: &Tie) -> Result<(), EditError> {
+        self.edit(mount.off_args()?, tie).await
     }
 
     /// Publishes a mount for as long as the returned session lives, with the program. It
@@ -290,10 +291,10 @@ impl Tailscale {
         ServeSession::start(Call { name: "serve", program, args: &args, limits: &limits }, tie).await
     }
 
-    async fn edit(&self, args: Vec<OsString>) -> Result<(), EditError> {
+    async fn edit(&self, args: Vec<OsString>, tie: &Tie) -> Result<(), EditError> {
         let (program, args) = self.command_line(args)?;
         let limits = self.edit_limits();
-        run_edit(Call { name: "serve", program, args: &args, limits: &limits }).await
+        run_edit(Call { name: "serve", program, args: &args, limits: &limits }, tie).await
     }
 
     fn edit_limits(&self) -> Limits {

@@ -10,13 +10,12 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use tokio::time::{Duration, Instant};
 
 use crate::EditError;
 use crate::runner::Call;
-use crate::runner::edit::Process;
+use crate::runner::edit::{CANNOT_BE_RUN, NO_SUCH_PROGRAM, Process};
 
 /// The helper that ties a child to its parent's life: a program and the arguments
 /// that make it call [`exec_tied`] with what follows them, which is the parent's pid,
@@ -29,6 +28,17 @@ pub struct Tie {
     pub args: Vec<OsString>,
 }
 
+impl Tie {
+    /// The helper's arguments around a call's own.
+    pub(crate) fn args_for(&self, call: &Call<'_>) -> Vec<OsString> {
+        let mut args = self.args.clone();
+        args.push(std::process::id().to_string().into());
+        args.push(call.program.into());
+        args.extend(call.args.iter().cloned());
+        args
+    }
+}
+
 /// A foreground `tailscale serve`. Dropping it ends it, and with it the mount.
 pub struct ServeSession {
     process: Process,
@@ -36,14 +46,7 @@ pub struct ServeSession {
 
 impl ServeSession {
     pub(crate) async fn start(call: Call<'_>, tie: &Tie) -> Result<Self, EditError> {
-        let mut args = tie.args.clone();
-        args.push(std::process::id().to_string().into());
-        args.push(call.program.into());
-        args.extend(call.args.iter().cloned());
-        let call = Call { program: &tie.program, args: &args, ..call };
-        // Where the kernel does not tie them, the helper notices that its input ends.
-        let stdin = if cfg!(target_os = "linux") { Stdio::null } else { Stdio::piped };
-        let process = Process::start(&call, stdin, Instant::now() + Duration::from_secs(1)).await?;
+        let process = Process::start_tied(&call, tie, Instant::now() + Duration::from_secs(1)).await?;
         Ok(Self { process })
     }
 
@@ -71,15 +74,19 @@ impl std::fmt::Debug for ServeSession {
 }
 
 /// What the helper of a [`Tie`] does: becomes `program`, tied to the life of `parent`.
-/// Never returns where that worked.
-///
-/// # Errors
-/// When the parent is gone already, or the program cannot be run.
-pub fn exec_tied(parent: u32, program: &Path, args: &[OsString]) -> io::Error {
-    match tied(parent, program, args) {
+/// Returns only where that failed: why, and the code to exit with.
+#[must_use]
+pub fn exec_tied(parent: u32, program: &Path, args: &[OsString]) -> (io::Error, u8) {
+    let error = match tied(parent, program, args) {
         Ok(code) => std::process::exit(code),
         Err(error) => error,
-    }
+    };
+    let code = match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => NO_SUCH_PROGRAM,
+        io::ErrorKind::PermissionDenied => CANNOT_BE_RUN,
+        _ => 1,
+    };
+    (error, u8::try_from(code).unwrap_or(1))
 }
 
 #[cfg(target_os = "linux")]

@@ -19,6 +19,7 @@ fn serving() -> TailnetState {
         daemon: Some(DaemonProcess { uid: DAEMON, pid: Some(7) }),
         run_ssh: Some(false),
         dials_for_others: Some(false),
+        ..ServeFacts::default()
     }));
     state
 }
@@ -69,7 +70,7 @@ impl Ask {
             },
             tls: None,
             accepted: std::time::Instant::now(),
-            at_accept: AtAccept { loopback: true, unix: true },
+            at_accept: AtAccept { loopback: true, unix: true, ingress: true },
         };
         self.on(&conn)
     }
@@ -82,7 +83,7 @@ impl Ask {
             endpoint: Endpoint::Unix(peer),
             tls: None,
             accepted: std::time::Instant::now(),
-            at_accept: AtAccept { loopback: true, unix: true },
+            at_accept: AtAccept { loopback: true, unix: true, ingress: true },
         };
         self.on(&conn)
     }
@@ -92,7 +93,7 @@ impl Ask {
         for (name, value) in &self.headers {
             headers.append(*name, HeaderValue::from_static(value));
         }
-        let at_accept = self.at_accept.unwrap_or(AtAccept { loopback: true, unix: true });
+        let at_accept = self.at_accept.unwrap_or(AtAccept { loopback: true, unix: true, ingress: true });
         let trusted: Vec<IpNetwork> = self.trusted.iter().map(|net| net.parse().unwrap()).collect();
         let policy = Policy {
             trusted_proxies: &trusted,
@@ -379,7 +380,7 @@ fn threat_002_a_connection_from_before_the_facts_proves_nothing_under_them() {
     let ask = || Ask {
         headers: alice_headers(),
         socket_uid: Some(DAEMON),
-        at_accept: Some(AtAccept { loopback: false, unix: false }),
+        at_accept: Some(AtAccept::NONE),
         ..Ask::default()
     };
     let found = ask().classify().unwrap();

@@ -10,15 +10,20 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Call, Group, spawn};
 use crate::serve_edit::{ConsentWatch, EditError, failed};
+use crate::serve_session::Tie;
 use crate::{Error, failure};
+
+/// What a helper exits with that cannot become the program, as shells do.
+pub(crate) const NO_SUCH_PROGRAM: i32 = 127;
+pub(crate) const CANNOT_BE_RUN: i32 = 126;
 
 /// The longest line that is read; what is longer is no link.
 const LINE: u64 = 4096;
 
 /// Runs an edit to its end, or to the link that somebody has to click.
-pub(crate) async fn run_edit(call: Call<'_>) -> Result<(), EditError> {
+pub(crate) async fn run_edit(call: Call<'_>, tie: &Tie) -> Result<(), EditError> {
     let deadline = Instant::now() + call.limits.timeout;
-    let mut process = Process::start(&call, Stdio::null, deadline).await?;
+    let mut process = Process::start_tied(&call, tie, deadline).await?;
     match timeout_at(deadline, process.ended()).await {
         Ok(result) => result,
         Err(_) => {
@@ -41,12 +46,13 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) async fn start(
-        call: &Call<'_>,
-        stdin: fn() -> Stdio,
-        deadline: Instant,
-    ) -> Result<Self, EditError> {
-        let mut child = spawn(call, stdin, deadline).await?;
+    /// Starts it so that it ends with us, however we end.
+    pub(crate) async fn start_tied(call: &Call<'_>, tie: &Tie, deadline: Instant) -> Result<Self, EditError> {
+        let args = tie.args_for(call);
+        let tied = Call { program: &tie.program, args: &args, ..*call };
+        // Where the kernel does not see to it, the helper notices that its input ends.
+        let stdin = if cfg!(target_os = "linux") { Stdio::null } else { Stdio::piped };
+        let mut child = spawn(&tied, stdin, deadline).await?;
         let stdin = child.stdin.take();
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         Ok(Self {
@@ -107,6 +113,11 @@ impl Process {
     }
 
     fn meaning(&self, code: i32, said: &[u8]) -> EditError {
+        match code {
+            NO_SUCH_PROGRAM => return Error::NotInstalled { path: self.program.clone() }.into(),
+            CANNOT_BE_RUN => return Error::NotExecutable { path: self.program.clone() }.into(),
+            _ => {}
+        }
         // Nothing was said: the plain reading is all there is.
         if said.is_empty() {
             failure::classify(self.name, code, said).into()
@@ -159,13 +170,18 @@ mod tests {
     use crate::test_support::block_on;
 
     fn edit(script: &str, limits: Limits) -> Result<(), EditError> {
+        edit_with("/bin/sh", script, limits)
+    }
+
+    fn edit_with(program: &str, script: &str, limits: Limits) -> Result<(), EditError> {
         let args: [OsString; 2] = ["-c".into(), script.into()];
-        block_on(run_edit(Call {
-            name: "serve",
-            program: Path::new("/bin/sh"),
-            args: &args,
-            limits: &limits,
-        }))
+        // In the helper's place, a shell that becomes what it is told to.
+        let tie = Tie {
+            program: "/bin/sh".into(),
+            args: ["-c", "shift; exec \"$@\"", "tie"].map(OsString::from).into(),
+        };
+        let call = Call { name: "serve", program: Path::new(program), args: &args, limits: &limits };
+        block_on(run_edit(call, &tie))
     }
 
     fn patient() -> Limits {
@@ -210,6 +226,14 @@ mod tests {
             edit("sleep 3600 & echo 'serve config denied' >&2; exit 1", patient()),
             Err(EditError::Denied)
         ));
+    }
+
+    #[test]
+    fn a_program_that_is_gone_or_cannot_be_run_is_named() {
+        let answer = edit_with("/nonexistent/tailscale", "", patient());
+        assert!(matches!(answer, Err(EditError::Call(Error::NotInstalled { .. }))), "{answer:?}");
+        let answer = edit_with("/etc/passwd", "", patient());
+        assert!(matches!(answer, Err(EditError::Call(Error::NotExecutable { .. }))), "{answer:?}");
     }
 
     #[test]

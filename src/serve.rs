@@ -1,0 +1,49 @@
+//! What Tailscale Serve publishes for us, and nothing else.
+//!
+//! [`plan`] compares what is wanted with what is found and what the [`journal`] says is
+//! ours, and answers with steps; [`converge`] takes them one at a time, each written down
+//! first, and reads the configuration again after each; [`Keeper`] does that whenever
+//! anything changes, for as long as the gateway runs.
+//!
+//! A mount is ours only if the journal has it and what is found equals it. Everything
+//! else belongs to somebody: it is never changed, and where it is in the way that is
+//! reported, with its name. What this room trusts: the daemon's word about its own
+//! configuration, and the journal. What it leaves to others: who is let in by the mount.
+
+pub mod choose;
+pub mod journal;
+pub mod plan;
+
+mod apply;
+mod backoff;
+mod edit_lock;
+mod hands;
+mod keeper;
+#[cfg(test)]
+mod model;
+mod status;
+
+pub use apply::{Settled, converge, undo};
+pub use choose::{Choice, Ingress};
+pub use edit_lock::{EditLock, EditLockError};
+pub use hands::{Hands, TailscaleHands};
+pub use journal::{Entry, Journal, Phase};
+pub use keeper::{Keeper, KeeperHandle, Places, Wanted};
+pub use plan::{Conflict, NodeFacts, Plan, Route, Step, plan};
+pub use status::{MountStatus, ServeStatus, Trouble};
+
+use crate::domain::RoutePrefix;
+
+/// A mount that is wanted. It leads to the Serve ingress, whichever that is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DesiredMount {
+    /// With the node's certificate, or plain HTTP.
+    pub https: bool,
+    /// The port that Serve listens on.
+    pub port: u16,
+    /// The path. Serve strips it before we see a request, as it does for every target.
+    pub path: RoutePrefix,
+    /// Whether the site is to be open to the internet. Per port: two mounts of one port
+    /// that differ here are a mistake of the caller's, and the closed one wins.
+    pub funnel: bool,
+}

@@ -1,0 +1,219 @@
+//! What edits the daemon's Serve configuration: one mount at a time.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openclaw_tailscale::{
+    BackendState, EditError, Error, Mount, ProxyTarget, ServeConfig, ServeSession, Tailscale, Tie,
+};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::journal::Entry;
+use super::plan::{NodeFacts, Route};
+use super::status::Trouble;
+
+/// How long a session may take until what it serves is seen.
+const APPEARS: Duration = Duration::from_secs(20);
+/// How long a mount may take to vanish after its session ended.
+const VANISHES: Duration = Duration::from_secs(5);
+const GLANCE: Duration = Duration::from_millis(60);
+
+/// Reads and edits.
+pub trait Hands: Send {
+    /// What is published, on this node, now.
+    fn read(&mut self, node: &NodeFacts) -> impl Future<Output = Result<ServeConfig, Trouble>> + Send;
+
+    /// Publishes a route. Success is not believed: the configuration is read again.
+    fn publish(
+        &mut self,
+        route: &Route,
+        node: &NodeFacts,
+    ) -> impl Future<Output = Result<(), EditError>> + Send;
+
+    /// Takes an entry of ours away. `by_command`: the command line does this and no more.
+    fn remove(
+        &mut self,
+        entry: &Entry,
+        by_command: bool,
+    ) -> impl Future<Output = Result<(), EditError>> + Send;
+
+    /// The routes that living sessions of ours hold.
+    fn held(&self) -> Vec<Route>;
+}
+
+/// Through Tailscale's command line.
+pub struct TailscaleHands {
+    tailscale: Tailscale,
+    tie: Tie,
+    sessions: Vec<Session>,
+    /// Told when a session ends.
+    ended: Arc<Notify>,
+}
+
+struct Session {
+    route: Route,
+    outcome: watch::Receiver<Option<Result<(), EditError>>>,
+    task: JoinHandle<()>,
+}
+
+impl Session {
+    fn lives(&self) -> bool {
+        self.outcome.borrow().is_none()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // What it holds is killed with it.
+        self.task.abort();
+    }
+}
+
+impl TailscaleHands {
+    /// Hands that use this Tailscale; `ended` is told when a session ends by itself.
+    pub fn new(tailscale: Tailscale, tie: Tie, ended: Arc<Notify>) -> Self {
+        Self { tailscale, tie, sessions: Vec::new(), ended }
+    }
+
+    /// The Tailscale of now, where another was found.
+    pub fn use_tailscale(&mut self, tailscale: Tailscale) {
+        self.tailscale = tailscale;
+    }
+
+    /// Ends the sessions whose route is not wanted any more.
+    pub fn keep_sessions(&mut self, wanted: &[Route]) {
+        self.sessions.retain(|session| wanted.contains(&session.route));
+    }
+
+    async fn hold(&mut self, route: &Route, mount: &Mount, node: &NodeFacts) -> Result<(), EditError> {
+        self.sessions.retain(|session| session.route != *route);
+        let mut child: ServeSession = self.tailscale.serve_session(mount, &self.tie).await?;
+        let (tell, outcome) = watch::channel(None);
+        let ended = self.ended.clone();
+        let task = tokio::spawn(async move {
+            let how = child.ended().await;
+            tell.send_replace(Some(how));
+            ended.notify_one();
+        });
+        let mut session = Session { route: route.clone(), outcome, task };
+        let entry = Entry::intended(route, node);
+        let deadline = Instant::now() + APPEARS;
+        let is_there = |config: &ServeConfig| config.web_handlers().any(|handler| entry.is(handler));
+        loop {
+            if let Some(how) = session.outcome.borrow_and_update().clone() {
+                // It ended before anything was served.
+                return Err(how.err().unwrap_or_else(|| stopped("it ended at once")));
+            }
+            match self.tailscale.serve_status().await {
+                Ok(config) if is_there(&config) => break,
+                Ok(_) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if Instant::now() >= deadline {
+                return Err(Error::TimedOut { command: "serve", after: APPEARS }.into());
+            }
+            let _ = tokio::time::timeout(GLANCE, session.outcome.changed()).await;
+        }
+        self.sessions.push(session);
+        Ok(())
+    }
+
+    /// Waits until an ended session's mount has gone.
+    async fn await_gone(&self, entry: &Entry) -> Result<(), EditError> {
+        let deadline = Instant::now() + VANISHES;
+        loop {
+            let config = self.tailscale.serve_status().await?;
+            if !config.web_handlers().any(|handler| entry.is(handler)) {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(stopped("the session of an earlier gateway still holds its mount"));
+            }
+            tokio::time::sleep(GLANCE).await;
+        }
+    }
+}
+
+fn stopped(detail: &str) -> EditError {
+    Error::Failed { command: "serve", code: 0, stderr: detail.to_owned() }.into()
+}
+
+impl Hands for TailscaleHands {
+    async fn read(&mut self, node: &NodeFacts) -> Result<ServeConfig, Trouble> {
+        let config = self.tailscale.serve_status().await.map_err(|error| Trouble::from(&error))?;
+        // A node that is logged out says that nothing is published. So the state is asked
+        // for afterwards: what was read counts only if it was this node's.
+        let status = self.tailscale.status().await.map_err(|error| Trouble::from(&error))?;
+        if status.backend_state != BackendState::Running {
+            let error = status.backend_state.as_error();
+            return Err(error.as_ref().map_or_else(
+                || Trouble::new("tailscale_not_ready", "Tailscale is not running"),
+                Trouble::from,
+            ));
+        }
+        let id = status.self_node.id.as_ref().map(|id| id.as_str());
+        if id != Some(node.id.as_str()) {
+            return Err(Trouble::new("tailscale_not_ready", "the node is being changed"));
+        }
+        Ok(config)
+    }
+
+    async fn publish(&mut self, route: &Route, node: &NodeFacts) -> Result<(), EditError> {
+        let mount = mount_of(route)?;
+        if route.session {
+            self.hold(route, &mount, node).await
+        } else {
+            self.tailscale.serve_publish(&mount, &self.tie).await
+        }
+    }
+
+    async fn remove(&mut self, entry: &Entry, by_command: bool) -> Result<(), EditError> {
+        if entry.session {
+            let session = self.sessions.iter().position(|session| session.route.target == entry.target);
+            if let Some(at) = session {
+                self.sessions.remove(at);
+            }
+            return self.await_gone(entry).await;
+        }
+        if !by_command {
+            return Err(stopped(
+                "the command line cannot take this mount away without changing a site of another name on its port",
+            ));
+        }
+        self.tailscale.serve_off(&mount_of_entry(entry)?, &self.tie).await
+    }
+
+    fn held(&self) -> Vec<Route> {
+        self.sessions.iter().filter(|session| session.lives()).map(|session| session.route.clone()).collect()
+    }
+}
+
+fn mount_of(route: &Route) -> Result<Mount, EditError> {
+    Ok(Mount {
+        https: route.https,
+        port: route.port,
+        path: route.path.clone(),
+        target: target(&route.target)?,
+        funnel: route.funnel,
+    })
+}
+
+fn mount_of_entry(entry: &Entry) -> Result<Mount, EditError> {
+    Ok(Mount {
+        https: entry.https,
+        port: entry.port().ok_or_else(|| stopped("the journal's entry names no port"))?,
+        path: entry.mount.clone(),
+        target: target(&entry.target)?,
+        funnel: false,
+    })
+}
+
+fn target(text: &str) -> Result<ProxyTarget, EditError> {
+    let port = text.strip_prefix("http://127.0.0.1:").and_then(|port| port.parse().ok());
+    let path = text.strip_prefix("unix:");
+    let target = port.map(ProxyTarget::Loopback).or_else(|| path.map(|path| ProxyTarget::Unix(path.into())));
+    target.ok_or_else(|| stopped("the journal's entry has a target that is not ours"))
+}
