@@ -1,6 +1,6 @@
 //! What Tailscale Serve publishes for us, and nothing else.
 //!
-//! [`plan`] compares what is wanted with what is found and what the [`journal`] says is
+//! [`plan()`] compares what is wanted with what is found and what the [`journal`] says is
 //! ours, and answers with steps; [`converge`] takes them one at a time, each written down
 //! first, and reads the configuration again after each; [`Keeper`] does that whenever
 //! anything changes, for as long as the gateway runs.
@@ -16,6 +16,7 @@ pub mod plan;
 
 mod apply;
 mod backoff;
+mod document;
 mod edit_lock;
 mod hands;
 mod keeper;

@@ -1,16 +1,22 @@
 //! What edits the daemon's Serve configuration: one mount at a time.
+//!
+//! At the LocalAPI where it answers: the edit is made on the very configuration that was
+//! planned on, and refused if anybody wrote since. Through the command line otherwise, and
+//! where HTTPS is off for the tailnet: the command names the link to click.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use openclaw_tailscale::{
-    BackendState, EditError, Error, Mount, ProxyTarget, ServeConfig, ServeSession, Tailscale, Tie,
+    BackendState, ETag, EditError, Error, ForegroundEntry, Mount, ProxyTarget, ServeConfig, ServeDocument,
+    ServeSession, Tailscale, Tie,
 };
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::document;
 use super::journal::Entry;
 use super::plan::{NodeFacts, Route};
 use super::status::Trouble;
@@ -44,10 +50,14 @@ pub trait Hands: Send {
     fn held(&self) -> Vec<Route>;
 }
 
-/// Through Tailscale's command line.
+/// The real ones.
 pub struct TailscaleHands {
     tailscale: Tailscale,
     tie: Tie,
+    /// What was read last, where it can be sent back with its version.
+    read: Option<(ServeDocument, ETag)>,
+    /// Whether HTTPS is on for the tailnet.
+    https: bool,
     sessions: Vec<Session>,
     /// Told when a session ends.
     ended: Arc<Notify>,
@@ -75,7 +85,7 @@ impl Drop for Session {
 impl TailscaleHands {
     /// Hands that use this Tailscale; `ended` is told when a session ends by itself.
     pub fn new(tailscale: Tailscale, tie: Tie, ended: Arc<Notify>) -> Self {
-        Self { tailscale, tie, sessions: Vec::new(), ended }
+        Self { tailscale, tie, read: None, https: false, sessions: Vec::new(), ended }
     }
 
     /// The Tailscale of now, where another was found.
@@ -88,8 +98,24 @@ impl TailscaleHands {
         self.sessions.retain(|session| wanted.contains(&session.route));
     }
 
+    async fn read_config(&mut self) -> Result<ServeConfig, Error> {
+        // Whether the socket answers shows when it is asked.
+        self.read = None;
+        let config = self.tailscale.serve_status().await?;
+        if !self.tailscale.local_api_answers() {
+            return Ok(config);
+        }
+        let (document, tag) = self.tailscale.serve_document().await?;
+        let config = document.config()?;
+        self.read = Some((document, tag));
+        Ok(config)
+    }
+
     async fn hold(&mut self, route: &Route, mount: &Mount, node: &NodeFacts) -> Result<(), EditError> {
         self.sessions.retain(|session| session.route != *route);
+        if self.at_the_socket(route) {
+            return self.claim(route, mount, node).await;
+        }
         let mut child: ServeSession = self.tailscale.serve_session(mount, &self.tie).await?;
         let (tell, outcome) = watch::channel(None);
         let ended = self.ended.clone();
@@ -121,8 +147,40 @@ impl TailscaleHands {
         Ok(())
     }
 
+    /// Whether this edit is made at the LocalAPI.
+    fn at_the_socket(&self, route: &Route) -> bool {
+        self.read.is_some() && (self.https || !route.https || self.tailscale.path().is_none())
+    }
+
+    async fn claim(&mut self, route: &Route, mount: &Mount, node: &NodeFacts) -> Result<(), EditError> {
+        let host = node.name.parse().map_err(|_| stopped("the node's name cannot be served"))?;
+        let entry = ForegroundEntry { mount: mount.clone(), hosts: vec![host] };
+        let claim = self.tailscale.claim(&entry).await?;
+        let (tell, outcome) = watch::channel(None);
+        let ended = self.ended.clone();
+        let task = tokio::spawn(async move {
+            let why = claim.lost().await;
+            tell.send_replace(Some(Err(why.into())));
+            ended.notify_one();
+        });
+        self.sessions.push(Session { route: route.clone(), outcome, task });
+        Ok(())
+    }
+
+    /// Sends the configuration that was read, edited.
+    async fn send(
+        &mut self,
+        edit: impl FnOnce(&mut ServeDocument) -> Result<bool, Error> + Send,
+    ) -> Result<(), EditError> {
+        let Some((mut document, tag)) = self.read.take() else { return Err(EditError::Raced) };
+        if !edit(&mut document)? {
+            return Err(EditError::NoSuchMount);
+        }
+        self.tailscale.set_serve_document(&document, &tag).await
+    }
+
     /// Waits until an ended session's mount has gone.
-    async fn await_gone(&self, entry: &Entry) -> Result<(), EditError> {
+    async fn await_gone(&mut self, entry: &Entry) -> Result<(), EditError> {
         let deadline = Instant::now() + VANISHES;
         loop {
             let config = self.tailscale.serve_status().await?;
@@ -130,6 +188,10 @@ impl TailscaleHands {
                 return Ok(());
             }
             if Instant::now() >= deadline {
+                if self.tailscale.local_api_answers() {
+                    self.read_config().await?;
+                    return self.send(|document| document::remove(document, entry)).await;
+                }
                 return Err(stopped("the session of an earlier gateway still holds its mount"));
             }
             tokio::time::sleep(GLANCE).await;
@@ -143,7 +205,7 @@ fn stopped(detail: &str) -> EditError {
 
 impl Hands for TailscaleHands {
     async fn read(&mut self, node: &NodeFacts) -> Result<ServeConfig, Trouble> {
-        let config = self.tailscale.serve_status().await.map_err(|error| Trouble::from(&error))?;
+        let config = self.read_config().await.map_err(|error| Trouble::from(&error))?;
         // A node that is logged out says that nothing is published. So the state is asked
         // for afterwards: what was read counts only if it was this node's.
         let status = self.tailscale.status().await.map_err(|error| Trouble::from(&error))?;
@@ -154,6 +216,7 @@ impl Hands for TailscaleHands {
                 Trouble::from,
             ));
         }
+        self.https = status.self_node.has_capability("https");
         let id = status.self_node.id.as_ref().map(|id| id.as_str());
         if id != Some(node.id.as_str()) {
             return Err(Trouble::new("tailscale_not_ready", "the node is being changed"));
@@ -165,6 +228,8 @@ impl Hands for TailscaleHands {
         let mount = mount_of(route)?;
         if route.session {
             self.hold(route, &mount, node).await
+        } else if self.at_the_socket(route) {
+            self.send(|document| document::publish(document, route, node).map(|()| true)).await
         } else {
             self.tailscale.serve_publish(&mount, &self.tie).await
         }
@@ -177,6 +242,9 @@ impl Hands for TailscaleHands {
                 self.sessions.remove(at);
             }
             return self.await_gone(entry).await;
+        }
+        if self.read.is_some() {
+            return self.send(|document| document::remove(document, entry)).await;
         }
         if !by_command {
             return Err(stopped(

@@ -329,14 +329,11 @@ impl Look<'_> {
                 target: describe(handler),
             });
         }
-        match foreign.next().filter(|_| route.funnel) {
-            Some(handler) => Some(Conflict::WouldPublish {
-                host_port: host_port.to_owned(),
-                mount: handler.mount.clone(),
-                target: describe(handler),
-            }),
-            None => None,
-        }
+        foreign.next().filter(|_| route.funnel).map(|handler| Conflict::WouldPublish {
+            host_port: host_port.to_owned(),
+            mount: handler.mount.clone(),
+            target: describe(handler),
+        })
     }
 
     fn has_handler(&self, entry: &Entry) -> bool {

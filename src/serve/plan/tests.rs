@@ -141,7 +141,7 @@ fn each_state_that_a_crash_leaves_is_taken_up_again() {
     let entry = |phase| Entry::intended(&route(), &node()).in_phase(phase);
     for phase in [Phase::Intended, Phase::Placed, Phase::Removing] {
         let forget = Step::Forget(entry(phase));
-        assert_eq!(planned(&[], &absent, &[entry(phase)]).steps, [forget.clone()]);
+        assert_eq!(planned(&[], &absent, &[entry(phase)]).steps, std::slice::from_ref(&forget));
         assert_eq!(planned(&[route()], &absent, &[entry(phase)]).steps, [forget, Step::Publish(route())]);
         let remove = planned(&[], &present, &[entry(phase)]).steps;
         assert!(matches!(&remove[..], [Step::Remove { .. }]), "{remove:?}");
