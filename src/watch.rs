@@ -66,7 +66,12 @@ impl Finder {
         }
         let located = Tailscale::locate(self.options.clone())?;
         match located.tailscale.path() {
-            None => tracing::info!("no tailscale program is used, tailscaled is asked at its socket"),
+            None => {
+                tracing::info!("no tailscale program is used, tailscaled is asked at its socket");
+                for warning in &located.warnings {
+                    tracing::warn!(warning, "the tailscale program cannot be used");
+                }
+            }
             Some(path) => {
                 for warning in &located.warnings {
                     tracing::warn!(path = %path.display(), warning, "the tailscale program is in a weak place");

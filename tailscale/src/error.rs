@@ -259,6 +259,9 @@ impl Error {
                 | BackendState::Running
                 | BackendState::Other(_) => None,
             },
+            Self::Untrusted { .. } => Some(
+                "keep tailscaled's socket where only root can write: tailscaled --socket=/run/tailscale/tailscaled.sock",
+            ),
             Self::HttpsDisabled => Some("enable HTTPS at https://login.tailscale.com/admin/dns"),
             Self::NotCertDomain { .. } => {
                 Some("use one of the CertDomains that `tailscale status --json --peers=false` lists")
@@ -273,7 +276,6 @@ impl Error {
             Self::NotExecutable { .. }
             | Self::Spawn { .. }
             | Self::Socket { .. }
-            | Self::Untrusted { .. }
             | Self::NotFound
             | Self::TooLarge { .. }
             | Self::NotJson { .. }

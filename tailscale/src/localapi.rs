@@ -139,6 +139,11 @@ async fn connect(socket: &Path) -> Result<UnixStream, Failure> {
     Ok(stream)
 }
 
+/// Whether a listener of this user at this path is believed.
+pub(crate) fn is_believed(socket: &Path, uid: u32) -> bool {
+    trust::check(socket, uid).is_ok()
+}
+
 /// What a status other than 200 means.
 fn refusal(command: &'static str, got: &exchange::Answer) -> Error {
     let detail = printable(&got.body, SHOWN);

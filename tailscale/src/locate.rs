@@ -11,7 +11,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::client::LocalUse;
-use crate::{Limits, Tailscale};
+use crate::daemon::{DEFAULT_SOCKET, process_behind_now};
+use crate::{Limits, Tailscale, localapi};
 
 /// Which of the two ways of asking is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,6 +23,10 @@ pub enum ClientMode {
     /// neither was, and both are the system's own. A configured binary without a
     /// configured socket (a wrapper, a scripted one, another installation) is asked
     /// alone, and the daemon that happens to run on the default socket is not.
+    ///
+    /// Where there is no binary to be used, and somebody who may be believed listens at
+    /// the socket, the socket alone is used, with a warning. Seeing that takes a tokio
+    /// runtime around [`Tailscale::locate`].
     #[default]
     Auto,
     /// The command line alone.
@@ -106,6 +111,18 @@ impl LocateError {
     }
 }
 
+impl LocateError {
+    /// Rather than about how it was named.
+    fn is_about_the_file(&self) -> bool {
+        match self {
+            Self::NotFound | Self::Missing { .. } | Self::NotExecutable { .. } | Self::Untrusted { .. } => {
+                true
+            }
+            Self::NotAbsolute { .. } => false,
+        }
+    }
+}
+
 const NAME: &str = "tailscale";
 const KNOWN: [&str; 4] = [
     "/usr/bin/tailscale",
@@ -128,14 +145,26 @@ fn locate_as(options: LocateOptions, known: &[PathBuf], euid: u32) -> Result<Loc
         Some(path) => configured(path, euid),
         None => searched(&options, known, euid),
     };
-    let local = local_use(&options);
+    let mut local = local_use(&options);
     let (path, warnings) = match found.and_then(|found| trusted(found, euid)) {
         Ok((path, warnings)) => (Some(program(path)), warnings),
         Err(_) if local == LocalUse::Only => (None, Vec::new()),
+        Err(error) if local == LocalUse::First && error.is_about_the_file() && is_answered(&options) => {
+            local = LocalUse::Only;
+            (None, vec![format!("{error}; tailscaled is asked at its socket alone")])
+        }
         Err(error) => return Err(error),
     };
     let tailscale = Tailscale::new(path, options.socket, options.limits, local);
     Ok(Located { tailscale, warnings })
+}
+
+/// Whether somebody listens at the socket who may be believed.
+fn is_answered(options: &LocateOptions) -> bool {
+    let socket = options.socket.as_deref().unwrap_or(Path::new(DEFAULT_SOCKET));
+    // Looking takes a runtime.
+    tokio::runtime::Handle::try_current().is_ok()
+        && process_behind_now(socket).is_ok_and(|daemon| localapi::is_believed(socket, daemon.uid))
 }
 
 /// As [`ClientMode`] says.

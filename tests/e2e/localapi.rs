@@ -112,14 +112,17 @@ fn a_configured_program_without_a_socket_is_asked_alone() {
 }
 
 #[test]
-fn client_localapi_needs_no_program() {
-    let (tailnet, app) = (Tailnet::new(), Upstream::echo());
-    std::fs::remove_file(tailnet.bin()).unwrap();
-    let daemon = StandIn::of(&tailnet, &[]);
-    let config = config(&daemon, "localapi");
-    let gateway = Setup::on(&tailnet).upstream(&app).token(TOKEN).config(config).start_on_tailnet();
-    gateway.wait_for_log("no tailscale program is used");
-    gateway.peer(ALICE).get("/").seen();
+fn a_daemon_that_answers_needs_no_program() {
+    for client in ["localapi", "auto"] {
+        let (tailnet, app) = (Tailnet::new(), Upstream::echo());
+        std::fs::remove_file(tailnet.bin()).unwrap();
+        let daemon = StandIn::of(&tailnet, &[]);
+        let config = config(&daemon, client);
+        let gateway = Setup::on(&tailnet).upstream(&app).token(TOKEN).config(config).start_on_tailnet();
+        gateway.wait_for_log("no tailscale program is used");
+        assert_eq!(gateway.log().contains("the tailscale program cannot be used"), client == "auto");
+        gateway.peer(ALICE).get("/").seen();
+    }
 }
 
 #[test]

@@ -154,3 +154,56 @@ fn the_socket_alone_takes_no_binary_and_never_an_untrusted_one() {
     let relative = local(LocateOptions { socket: Some("s.sock".into()), ..LocateOptions::default() });
     assert_eq!(refused(relative, 0).code(), "tailscale_path_relative");
 }
+
+/// Where the binary that is asked for cannot be used, and somebody listens at a socket.
+fn without_a_binary(
+    bin: Option<PathBuf>,
+    socket: Option<PathBuf>,
+    euid: u32,
+) -> Result<Located, LocateError> {
+    let options =
+        LocateOptions { bin, socket, search_path: Some("/none".into()), ..LocateOptions::default() };
+    crate::test_support::block_on(async { locate_as(options, &[], euid) })
+}
+
+#[test]
+fn without_a_binary_the_socket_is_not_asked_where_nobody_listens_or_it_is_not_its() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("s.sock");
+    let (_open, untrusted) = open_to_all(0o755);
+    let nobody = || without_a_binary(None, Some(socket.clone()), me()).unwrap_err();
+    assert_eq!(nobody(), LocateError::NotFound);
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let missing = || Some(PathBuf::from("/none/tailscale"));
+    let code = |bin, socket, euid| without_a_binary(bin, socket, euid).unwrap_err().code();
+    // The default socket is not that binary's.
+    assert_eq!(code(missing(), None, me()), "tailscale_not_installed");
+    assert_eq!(code(Some(untrusted), None, 0), "tailscale_untrusted");
+    assert_eq!(code(Some("tailscale".into()), Some(socket.clone()), me()), "tailscale_path_relative");
+    drop(listener);
+    assert_eq!(nobody(), LocateError::NotFound);
+}
+
+#[test]
+fn without_a_binary_to_be_used_a_socket_that_answers_is_asked_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("s.sock");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let (_open, untrusted) = open_to_all(0o755);
+    for (bin, euid, why) in [
+        (None, me(), "found neither"),
+        (Some(PathBuf::from("/none/tailscale")), me(), "there is no file"),
+        (Some(untrusted), 0, "refusing to run"),
+    ] {
+        let located = without_a_binary(bin, Some(socket.clone()), euid).unwrap();
+        assert_eq!(located.tailscale.path(), None, "{why}");
+        assert!(located.warnings[0].contains(why), "{:?}", located.warnings);
+        // Without a runtime nobody can look.
+        let options = LocateOptions {
+            socket: Some(socket.clone()),
+            search_path: Some("/none".into()),
+            ..LocateOptions::default()
+        };
+        assert!(locate_as(options, &[], euid).is_err());
+    }
+}
