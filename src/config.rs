@@ -64,6 +64,7 @@ pub use provenance::{Provenance, Provenances};
 pub use schema::{REDACTED, json_schema};
 pub(crate) use store::create_private_dirs;
 pub use store::{Change, Edit, StoreError, change};
+pub use tailscale::FUNNEL_PORTS;
 pub use upstream::{UpstreamError, is_forbidden_upstream, parse_upstream};
 
 /// Which addresses the gateway listens on.

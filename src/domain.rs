@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod addr;
+pub mod funnel;
 pub mod grants;
 pub mod https_site;
 pub mod identity;
@@ -16,6 +17,10 @@ pub mod tailnet;
 
 pub use access::{Access, AccessEntry, Role, Who};
 pub use addr::{ClientAddr, LocalAddr, PeerAddr};
+pub use funnel::{
+    BootMoment, FunnelAsk, FunnelGrant, FunnelGrants, FunnelPhase, FunnelRefusal, FunnelRow, FunnelSite, Now,
+    Term,
+};
 pub use grants::{TailnetGrant, TailnetGrants};
 pub use https_site::HttpsSite;
 pub use identity::{Principal, ProxyUser, SecretKind, TailnetNode, TailnetUser};

@@ -20,5 +20,7 @@ pub mod router;
 pub mod shared;
 
 pub use conn::Conn;
+pub use grant::unix_now;
 pub use pipeline::Edge;
+pub use router::{OWN_PREFIX, Router, Target};
 pub use shared::{Settings, Shared};

@@ -23,6 +23,7 @@ pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod edge;
+pub mod funnel;
 pub mod ingress;
 pub mod limits;
 pub mod metrics;

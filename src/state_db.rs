@@ -13,7 +13,11 @@ use rusqlite::{Connection, params};
 
 use crate::authz::pins::{Pin, PinStore};
 
+mod attendance;
+mod funnel;
 mod serve_journal;
+
+pub use attendance::{Attendance, is_attended};
 
 /// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -90,9 +94,16 @@ impl StateDb {
                      PRIMARY KEY (node, host_port, mount, target, session)
                  ) STRICT;",
             )
+            .and_then(|()| connection.execute_batch(funnel::TABLE))
             .map_err(sqlite)?;
         let version = AtomicI64::new(data_version(&connection).unwrap_or(0));
         Ok(Self { connection: Mutex::new(connection), version })
+    }
+
+    /// Whether another process has written since this was last asked.
+    pub fn was_changed(&self) -> bool {
+        let now = data_version(&self.connection.lock().unwrap_or_else(PoisonError::into_inner));
+        now.is_none_or(|now| self.version.swap(now, Ordering::Relaxed) != now)
     }
 
     /// Every pin: tailnet, lower-cased login, user id.

@@ -11,11 +11,26 @@ use std::path::{Path, PathBuf};
 /// Each room and the rooms it may use. What is missing is forbidden.
 const ROOMS: &[(&str, &[&str])] = &[
     ("main", &["cli", "config"]),
-    ("cli", &["app", "checks", "certs", "ingress", "config", "domain", "state_db", "telemetry", TAILSCALE]),
+    (
+        "cli",
+        &[
+            "app",
+            "checks",
+            "funnel",
+            "certs",
+            "ingress",
+            "config",
+            "domain",
+            "state_db",
+            "telemetry",
+            TAILSCALE,
+        ],
+    ),
     (
         "app",
         &[
             "watch",
+            "funnel",
             "edge",
             "certs",
             "authz",
@@ -33,6 +48,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("checks", &["certs", "ingress", "config", "telemetry", TAILSCALE]),
+    ("funnel", &["edge", "config", "domain"]),
     ("watch", &["ingress", "domain", TAILSCALE]),
     (
         "edge",
@@ -55,7 +71,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("api", &["authz", "ingress", "domain", "page", "readiness"]),
     ("proxy", &["authz", "ingress", "domain", "body"]),
     ("certs", &["ingress", "config", "domain", "readiness", "telemetry", TAILSCALE]),
-    ("state_db", &["serve", "authz"]),
+    ("state_db", &["serve", "authz", "domain"]),
     ("serve", &["ingress", "domain", TAILSCALE]),
     ("authz", &["ingress", "domain"]),
     ("authn", &["limits", "ingress", "config", "domain", TAILSCALE]),

@@ -10,7 +10,7 @@ use crate::domain::RoutePrefix;
 
 /// Ports that Funnel can use. The CLI accepts others and nothing comes of it
 /// (rulings 6).
-pub(crate) const FUNNEL_PORTS: [u16; 3] = [443, 8443, 10000];
+pub const FUNNEL_PORTS: [u16; 3] = [443, 8443, 10000];
 
 /// Settles mode, program and Serve route.
 pub(crate) fn tailscale(build: &mut Build<'_>, raw: &raw::Tailscale) -> TailscaleConfig {

@@ -33,7 +33,7 @@ pub(super) struct Grant {
 }
 
 /// Now, in Unix seconds.
-pub(super) fn unix_now() -> i64 {
+pub fn unix_now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
