@@ -7,6 +7,7 @@
 
 pub mod certificate;
 
+mod funnel;
 mod https_listeners;
 mod listen;
 mod report;
@@ -34,6 +35,7 @@ use crate::config::{
 };
 use crate::domain::{Exposure, TailnetState};
 use crate::edge::{Edge, Settings, Shared};
+use crate::funnel::Publication;
 use crate::ingress::{
     BindError, Binder, Bound, Limits, TlsError, UnixError, UnixIngress, Workers, default_workers,
     local_addrs, serve_dir,
@@ -45,6 +47,7 @@ use crate::state_db::StateDb;
 use crate::telemetry;
 use crate::watch::{Finder, FoundSource, Fresh, Interest, Watcher, exposure_now};
 use certificate::Certificate;
+use funnel::Funnel;
 use https_listeners::HttpsListeners;
 use listen::Need;
 use serve_route::ServeRoute;
@@ -190,6 +193,7 @@ impl App {
             state: state.clone(),
             changed: changed.clone(),
             pins,
+            funnel: ArcSwap::default(),
             readiness,
             https: Arc::default(),
             certificate: Arc::new(ArcSwapOption::new(certificate.in_use().map(Arc::new))),
@@ -200,6 +204,11 @@ impl App {
             log_style,
             draining: AtomicBool::new(false),
         });
+
+        let mut funnel = Funnel::new(&config);
+        // What has ended since the last run is struck before anything is served, and what
+        // has not is wanted from the start.
+        let public = funnel.look(&shared, &|_| Publication::Pending(None));
 
         let files = raise_file_limit();
         // A proxied connection takes two, and a tunnel's upstream one more; some are
@@ -243,7 +252,8 @@ impl App {
         let watcher = Watcher::new(finder.clone(), state.clone(), interest, fresh, tell);
         // Only now, with the ingresses bound, is Serve pointed at them.
         let ingresses = (unix_path, loopback_port);
-        let route = ServeRoute::start(&config, ingresses, finder.clone(), state_db, state, changed.clone());
+        let route =
+            ServeRoute::start(&config, ingresses, finder.clone(), state_db, &public, state, changed.clone());
         tokio::spawn(watcher.run());
         let https = gateway.tls_tailscale_port.map(|https_port| {
             let state = shared.state.clone();
@@ -261,7 +271,7 @@ impl App {
         });
         let tailnet = TailnetListeners::new(gateway.bind, port, binder, tls, https);
         let app = Self { flags, env, loaded, token, shared, workers, port, certificate };
-        app.serve(changed, tailnet, route).await
+        app.serve(changed, tailnet, route, funnel).await
     }
 
     /// The control loop.
@@ -270,6 +280,7 @@ impl App {
         mut changed: tokio::sync::watch::Receiver<u64>,
         mut tailnet: TailnetListeners,
         mut route: ServeRoute,
+        mut funnel: Funnel,
     ) -> Result<(), StartError> {
         let handler = |kind| signal(kind).map_err(system("a signal handler cannot be set"));
         let mut term = handler(SignalKind::terminate())?;
@@ -284,6 +295,8 @@ impl App {
         pins_glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut certificate = interval(CERTIFICATE);
         certificate.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut funnel_glance = interval(funnel::GLANCE);
+        funnel_glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut seen = self.fingerprint();
         let mut banner = report::Banner::default();
         route.report(&self.shared.readiness);
@@ -294,13 +307,13 @@ impl App {
                 _ = hup.recv() => {
                     seen = self.fingerprint();
                     seen = self.reload_from(seen);
-                    route.reconfigure(&self.loaded.config.gateway);
+                    self.open_or_close(&mut funnel, &route);
                 }
                 _ = config_glance.tick(), if self.loaded.config.gateway.reload => {
                     let now = self.fingerprint();
                     if now != seen {
                         seen = self.reload_from(now);
-                        route.reconfigure(&self.loaded.config.gateway);
+                        self.open_or_close(&mut funnel, &route);
                     }
                     if !self.workers.is_healthy() {
                         // Its listeners are deaf, and what it had open is looked after by
@@ -316,7 +329,11 @@ impl App {
                     }
                 }
                 _ = certificate.tick() => self.certificate.look(&self.shared.readiness),
-                () = route.changed() => route.report(&self.shared.readiness),
+                () = route.changed() => {
+                    route.report(&self.shared.readiness);
+                    self.open_or_close(&mut funnel, &route);
+                }
+                _ = funnel_glance.tick() => self.open_or_close(&mut funnel, &route),
                 _ = pins_glance.tick() => self.shared.pins.refresh(),
                 _ = retry.tick(), if tailnet.wants_retry() => self.follow(&mut tailnet, &mut banner),
                 () = tailnet.certificate_changed() => self.follow(&mut tailnet, &mut banner),
@@ -342,6 +359,12 @@ impl App {
         }
         drop(self.token);
         Ok(())
+    }
+
+    /// Looks at what is to be open to the internet, and tells Serve.
+    fn open_or_close(&self, funnel: &mut Funnel, route: &ServeRoute) {
+        let public = funnel.look(&self.shared, &|port| route.publication(port));
+        route.reconfigure(&self.loaded.config.gateway, &public);
     }
 
     /// Follows a change of the tailnet: listeners, readiness, the one banner.

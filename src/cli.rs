@@ -7,6 +7,7 @@ mod access;
 mod config;
 mod doctor;
 mod exit;
+mod funnel;
 mod gateway;
 pub mod output;
 mod tied;
@@ -44,6 +45,8 @@ enum Command {
     Config(config::ConfigArgs),
     /// What works, what does not, and what mends it
     Doctor(doctor::DoctorArgs),
+    /// Open a path to the internet for a while
+    Funnel(Box<funnel::FunnelArgs>),
     /// The certificate of our own: fingerprint, names, end
     Tls(tls::TlsArgs),
     /// Print the version
@@ -68,6 +71,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, env: &Env) -> Exit {
     };
     match cli.command {
         Command::Gateway(args) => gateway::run(*args, cli.config, env),
+        Command::Funnel(args) => funnel::run(*args, cli.config, env),
         Command::Access(args) => access::run(args, env),
         Command::Config(args) => config::run(args, cli.config.as_deref(), env),
         Command::Doctor(args) => doctor::run(&args, cli.config.as_deref(), env),

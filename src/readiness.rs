@@ -18,17 +18,39 @@ pub struct Fault {
     pub fix: Option<String>,
 }
 
+/// What is open to the internet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenFunnel {
+    /// The address.
+    pub url: String,
+    /// Its end, as people read it; `None` is never.
+    pub until: Option<String>,
+    /// Whether everybody is let in, without a secret.
+    pub open: bool,
+}
+
 /// The faults of now, by code.
 #[derive(Default)]
 pub struct Readiness {
     faults: Faults,
     warnings: Faults,
+    funnels: Mutex<Vec<OpenFunnel>>,
 }
 
 impl Readiness {
     /// Without faults.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Notes what is open to the internet: no fault, and to be known all the same.
+    pub fn note_funnels(&self, funnels: Vec<OpenFunnel>) {
+        *self.funnels.lock().unwrap_or_else(PoisonError::into_inner) = funnels;
+    }
+
+    /// What is open to the internet.
+    pub fn funnels(&self) -> Vec<OpenFunnel> {
+        self.funnels.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Notes a fault. True when it is new or changed: the log says it once.

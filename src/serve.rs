@@ -25,13 +25,13 @@ mod model;
 mod status;
 
 pub use apply::{Settled, converge, undo};
-pub use choose::{Choice, Ingress};
+pub use choose::{Choice, IDENTITY_OFF, Ingress};
 pub use edit_lock::{EditLock, EditLockError};
 pub use hands::{Hands, TailscaleHands};
 pub use journal::{Entry, Journal, Phase};
-pub use keeper::{Keeper, KeeperHandle, Places, Wanted};
+pub use keeper::{Keeper, KeeperHandle, PENDING, Places, Wanted};
 pub use plan::{Conflict, NodeFacts, Plan, Route, Step, plan};
-pub use status::{MountStatus, ServeStatus, Trouble};
+pub use status::{CONFLICT, MountStatus, ServeStatus, Trouble};
 
 use crate::domain::RoutePrefix;
 

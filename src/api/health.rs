@@ -55,5 +55,13 @@ pub fn answer(probe: Probe, readiness: &Readiness, draining: bool, detail: bool)
     if !warnings.is_empty() {
         body["warnings"] = warnings.into();
     }
+    let funnels: Vec<Value> = readiness
+        .funnels()
+        .into_iter()
+        .map(|funnel| json!({ "url": funnel.url, "until": funnel.until, "open": funnel.open }))
+        .collect();
+    if !funnels.is_empty() {
+        body["funnel"] = funnels.into();
+    }
     (status, body)
 }

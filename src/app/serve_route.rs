@@ -11,9 +11,12 @@ use openclaw_tailscale::Tie;
 use tokio::sync::watch;
 
 use crate::config::{Config, Gateway, ServeScheme, TailscaleMode};
-use crate::domain::TailnetState;
+use crate::domain::{FunnelRefusal, TailnetState};
+use crate::funnel::Publication;
 use crate::readiness::{Fault, Readiness};
-use crate::serve::{DesiredMount, Keeper, KeeperHandle, Places, ServeStatus, Wanted};
+use crate::serve::{
+    CONFLICT, DesiredMount, IDENTITY_OFF, Keeper, KeeperHandle, PENDING, Places, ServeStatus, Trouble, Wanted,
+};
 use crate::state_db::StateDb;
 use crate::watch::Finder;
 
@@ -23,18 +26,28 @@ const UNDO: Duration = Duration::from_secs(15);
 /// The subcommand of this program that ties a child to its parent's life.
 pub(crate) const TIED: &str = "__tied";
 
-/// The mounts that the configuration asks for.
-pub(crate) fn wanted(gateway: &Gateway) -> Wanted {
+/// The mounts that the configuration asks for, and those that are to be open to the
+/// internet: Funnel is per port, and a port that is not Serve's has a mount for it alone.
+pub(crate) fn wanted(gateway: &Gateway, public: &BTreeSet<u16>) -> Wanted {
     let tailscale = &gateway.tailscale;
     if tailscale.mode == TailscaleMode::Off {
         return Vec::new();
     }
-    vec![DesiredMount {
-        https: tailscale.serve.scheme == ServeScheme::Https,
-        port: tailscale.serve.port,
-        path: tailscale.serve.path.clone(),
-        funnel: false,
-    }]
+    let serve = &tailscale.serve;
+    let https = serve.scheme == ServeScheme::Https;
+    let mut wanted = vec![DesiredMount {
+        https,
+        port: serve.port,
+        path: serve.path.clone(),
+        funnel: https && public.contains(&serve.port),
+    }];
+    wanted.extend(public.iter().filter(|port| **port != serve.port).map(|port| DesiredMount {
+        https: true,
+        port: *port,
+        path: serve.path.clone(),
+        funnel: true,
+    }));
+    wanted
 }
 
 /// This program, as the helper that ties what it starts to its own life. By the link
@@ -63,6 +76,7 @@ impl ServeRoute {
         ingresses: (Option<PathBuf>, Option<u16>),
         finder: Arc<Finder>,
         journal: Arc<Option<StateDb>>,
+        public: &BTreeSet<u16>,
         state: Arc<ArcSwap<TailnetState>>,
         changed: watch::Receiver<u64>,
     ) -> Self {
@@ -77,7 +91,7 @@ impl ServeRoute {
             tie: tie(),
         };
         let find = Box::new(move || finder.tailscale());
-        let handle = Keeper::start(find, journal, places, state, changed, wanted(&config.gateway));
+        let handle = Keeper::start(find, journal, places, state, changed, wanted(&config.gateway, public));
         Self { handle, failing: BTreeSet::new(), has_ingress }
     }
 
@@ -91,15 +105,28 @@ impl ServeRoute {
 
     /// Follows a changed configuration. A mode that was off needs its ingress first, which
     /// is bound at start.
-    pub(super) fn reconfigure(&self, gateway: &Gateway) {
+    pub(super) fn reconfigure(&self, gateway: &Gateway, public: &BTreeSet<u16>) {
         if self.has_ingress {
-            let wanted = wanted(gateway);
+            let wanted = wanted(gateway, public);
             self.handle.wanted.send_if_modified(|now| {
                 let changed = *now != wanted;
                 *now = wanted;
                 changed
             });
         }
+    }
+
+    /// How it gets on with opening a port to the internet.
+    pub(super) fn publication(&self, port: u16) -> Publication {
+        if !self.has_ingress {
+            return Publication::Failed(FunnelRefusal {
+                reason: "gateway.tailscale.mode was off when this gateway was started".into(),
+                fix: Some("restart it".into()),
+            });
+        }
+        // What is wanted may be newer than what was looked at.
+        let wanted = self.handle.wanted.borrow().iter().any(|mount| mount.port == port && mount.funnel);
+        publication(&self.handle.status.borrow(), port, wanted)
     }
 
     /// Puts what is wrong on `/readyz`, and takes off what is over.
@@ -122,5 +149,72 @@ impl ServeRoute {
     /// Ends it; takes the route away where the configuration says so.
     pub(super) async fn stop(self, reset_on_exit: bool) {
         self.handle.stop(reset_on_exit, UNDO).await;
+    }
+}
+
+/// How a port that is to be open, or to be closed, stands.
+fn publication(status: &ServeStatus, port: u16, wanted: bool) -> Publication {
+    let suffix = format!(":{port}");
+    let mut public = status.mounts.iter().filter(|mount| mount.funnel);
+    let mount = public.find(|mount| mount.host_port.ends_with(&suffix));
+    let trouble = mount.and_then(|mount| mount.trouble.iter().find(|trouble| trouble.code != PENDING));
+    // A Serve that knows nobody publishes and takes back as well as any other.
+    let of_all = status.trouble.iter().find(|trouble| trouble.code != IDENTITY_OFF);
+    let refusal =
+        |trouble: &Trouble| FunnelRefusal { reason: trouble.detail.clone(), fix: trouble.fix.clone() };
+    match (mount, wanted) {
+        (None, false) if status.looked && of_all.is_none() => Publication::Closed,
+        (Some(mount), true) if mount.served && trouble.is_none() => Publication::Published,
+        (_, true) if trouble.is_some_and(|trouble| trouble.code == CONFLICT) => {
+            trouble.map_or(Publication::Pending(None), |trouble| Publication::Failed(refusal(trouble)))
+        }
+        _ => Publication::Pending(trouble.or(of_all).map(refusal)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::MountStatus;
+
+    fn status(funnel: bool, served: bool, trouble: &[Trouble]) -> ServeStatus {
+        let mount = MountStatus {
+            url: "https://gw/".into(),
+            host_port: "gw:443".into(),
+            path: "/".into(),
+            funnel,
+            served,
+            by_hand: false,
+            trouble: trouble.to_vec(),
+        };
+        ServeStatus { mounts: vec![mount], trouble: Vec::new(), looked: true }
+    }
+
+    #[test]
+    fn threat_060_open_is_what_was_seen_to_be_open_since_it_was_wanted() {
+        let other = Trouble::new("serve_denied", "access denied");
+        let waits = Trouble::new(PENDING, "not yet");
+        for (status, port, wanted) in [
+            (status(false, true, &[]), 443, true),
+            (status(true, false, &[waits]), 443, true),
+            (status(true, true, &[]), 8443, true),
+            (status(true, true, &[]), 3, true),
+            (status(true, true, &[]), 443, false),
+            (ServeStatus::default(), 443, false),
+            (ServeStatus { trouble: vec![other.clone()], ..status(false, true, &[]) }, 443, false),
+        ] {
+            let answer = publication(&status, port, wanted);
+            assert!(matches!(answer, Publication::Pending(_)), "{status:?} {port} {wanted}: {answer:?}");
+        }
+        let denied = publication(&status(true, true, &[other]), 443, true);
+        assert!(matches!(denied, Publication::Pending(Some(_))), "{denied:?}");
+        let conflict = publication(&status(true, false, &[Trouble::new(CONFLICT, "theirs")]), 443, true);
+        assert!(matches!(conflict, Publication::Failed(_)), "{conflict:?}");
+        assert_eq!(publication(&status(true, true, &[]), 443, true), Publication::Published);
+        let nobody = Trouble::new(IDENTITY_OFF, "tailscaled is our uid");
+        for trouble in [Vec::new(), vec![nobody]] {
+            let closed = ServeStatus { trouble, ..status(false, true, &[]) };
+            assert_eq!(publication(&closed, 443, false), Publication::Closed);
+        }
     }
 }

@@ -99,8 +99,12 @@ impl Pins {
             let mut pins = pins;
             // What could not be stored is not forgotten over it.
             pins.extend(self.unsaved.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
-            self.known.store(Arc::new(known(pins)));
-            tracing::info!("the pinned user ids were changed by another process");
+            let now = known(pins);
+            // Something else in the database may have changed.
+            if **self.known.load() != now {
+                self.known.store(Arc::new(now));
+                tracing::info!("the pinned user ids were changed by another process");
+            }
         }
     }
 

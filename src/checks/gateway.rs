@@ -66,6 +66,9 @@ fn of_answer(addr: SocketAddr, ready: &Value) -> Vec<Finding> {
             findings.push(finding);
         }
     }
+    for funnel in ready["funnel"].as_array().into_iter().flatten() {
+        findings.push(of_funnel(funnel));
+    }
     let is_ready = ready["ready"] == true;
     if is_ready {
         findings.insert(0, Finding::new(Level::Ok, "gateway", format!("the gateway at {addr} is ready")));
@@ -77,6 +80,23 @@ fn of_answer(addr: SocketAddr, ready: &Value) -> Vec<Finding> {
     findings
 }
 
+/// What is open to the internet is no fault, and is always said; what stays open, or lets
+/// everybody in, is said louder.
+fn of_funnel(funnel: &Value) -> Finding {
+    let url = funnel["url"].as_str().unwrap_or_default();
+    let until = match funnel["until"].as_str() {
+        Some(until) => format!("until {until}"),
+        None => "without an end".to_owned(),
+    };
+    let open = funnel["open"] == true;
+    let whom =
+        if open { "everybody, without token or password" } else { "whoever has the token or password" };
+    let mild = !open && funnel["until"].is_string();
+    let level = if mild { Level::Info } else { Level::Warning };
+    Finding::new(level, "funnel_open", format!("{url} is open to the internet {until}, for {whom}"))
+        .fix("openclaw funnel off --all")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +106,19 @@ mod tests {
         let addr = "127.0.0.1:18789".parse().unwrap();
         let findings = findings(&Gateway::Answers { addr, ready, shown: None });
         findings.into_iter().map(|finding| (finding.level, finding.code, finding.fix)).collect()
+    }
+
+    #[test]
+    fn threat_060_what_is_open_to_the_internet_is_always_said() {
+        let open = |until: Value, open: bool| {
+            let found =
+                of(json!({"ready": true, "funnel": [{"url": "https://gw/x", "until": until, "open": open}]}));
+            found.into_iter().find(|(_, code, _)| code == "funnel_open").map(|(level, ..)| level)
+        };
+        assert_eq!(open(json!("2026-11-25T02:00:00Z"), false), Some(Level::Info));
+        assert_eq!(open(json!("2026-11-25T02:00:00Z"), true), Some(Level::Warning));
+        assert_eq!(open(json!(null), false), Some(Level::Warning));
+        assert!(of(json!({"ready": true})).iter().all(|(_, code, _)| code != "funnel_open"));
     }
 
     #[test]

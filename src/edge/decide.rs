@@ -43,6 +43,8 @@ pub(super) enum Allowed {
         permit: authz::Permit,
         facts: Rc<IngressFacts>,
         path: String,
+        /// The path that is open to the internet; for a Funnel request.
+        opened_at: Option<Arc<str>>,
         strip_authorization: bool,
     },
     Own {
@@ -141,16 +143,20 @@ impl Edge {
 
         // Route.
         let target = view.settings.router.find(&facts.host, &policy);
+        if let Target::Route(route) = target {
+            trail.route = Some(route.clone());
+        }
+        if facts.via == Via::Funnel
+            && !matches!(target, Target::Route(route) if self.shared.is_open(route, &policy))
+        {
+            // Before any secret is looked at: Funnel must not be a place to guess.
+            return Err(Reason::NotPublic.into());
+        }
         let (route, least) = match target {
             Target::Route(route) => (Some(route), Role::User),
             Target::Own => (None, api::least_role(&policy).ok_or(Reason::NoRoute)?),
             Target::None => return Err(Reason::NoRoute.into()),
         };
-        trail.route = route.cloned();
-        if facts.via == Via::Funnel && route.is_none_or(|route| route.public == Public::No) {
-            // Before any secret is looked at: Funnel must not be a place to guess.
-            return Err(Reason::NotPublic.into());
-        }
 
         // Secret, session, identity.
         let authentication = self.authenticate(view, conn, &facts, request, route).await?;
@@ -189,7 +195,8 @@ impl Edge {
         Ok(match decision {
             Decision::App(permit) => {
                 trail.principal = Some(permit.principal().clone());
-                Allowed::App { permit, facts, path: path.into_owned(), strip_authorization }
+                let opened_at = (via == Via::Funnel).then(|| policy.as_ref().into());
+                Allowed::App { permit, facts, path: path.into_owned(), opened_at, strip_authorization }
             }
             Decision::Own(_) if policy == api::METRICS => {
                 if !health::allows(request.method()) {

@@ -26,6 +26,8 @@ pub(super) struct Grant {
     pub(super) asked: Option<IpAddr>,
     /// The route; looked up again by its name, since a reload makes new ones.
     pub(super) route: Arc<Route>,
+    /// The canonical path, of a Funnel request: it was let in as long as that is open.
+    pub(super) opened_at: Option<Arc<str>>,
     /// Whether it asked for an upgrade: a WebSocket does not end by itself.
     pub(super) upgrade: bool,
     /// The configuration that was in force.

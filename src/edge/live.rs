@@ -20,9 +20,10 @@ use std::time::{Duration, Instant};
 use super::budget::{Budgets, Share};
 use super::conn::Conn;
 use super::grant::{Grant, IDENTITY_AGE};
-use super::recheck::{recheck, still_is};
+use super::recheck::{recheck, still_is, still_open};
 use super::shared::{Settings, Shared};
 use crate::domain::{Reason, TailnetState};
+use crate::ingress::Via;
 use crate::proxy::{CloseReason, CloseSignal, Closer};
 
 /// How often everything open is looked at.
@@ -48,6 +49,8 @@ pub(super) struct Live {
     /// The addresses that are being asked about, each with the epoch in which. One
     /// that hangs holds up no other, and no question of a later epoch.
     asking: RefCell<HashMap<IpAddr, u64>>,
+    /// Whether anything ever came by Funnel.
+    public: Cell<bool>,
 }
 
 impl Live {
@@ -61,6 +64,7 @@ impl Live {
             state: RefCell::default(),
             identities_at: Cell::default(),
             asking: RefCell::default(),
+            public: Cell::default(),
         }
     }
 
@@ -109,6 +113,11 @@ impl Live {
         Ok(conn.closer.borrow().signal())
     }
 
+    /// Notes by which way something came that may stay open.
+    pub(super) fn note(&self, via: Via) {
+        self.public.set(self.public.get() || via == Via::Funnel);
+    }
+
     /// Looks again, for ever. Runs on the worker's own runtime.
     pub(super) async fn run(self: Rc<Self>, shared: Arc<Shared>) {
         let mut changed = shared.changed.clone();
@@ -141,6 +150,10 @@ impl Live {
 
     fn look(self: &Rc<Self>, shared: &Arc<Shared>) {
         let (settings, state) = (shared.settings.load_full(), shared.state.load_full());
+        if self.public.get() {
+            // By the clock: the end of a Funnel is no change that anybody makes.
+            self.close_refused(|grant| still_open(grant, shared, &settings));
+        }
         if !same(&self.settings, &settings) | !same(&self.state, &state) {
             // First what needs no question: a slow `whois` of one device must not
             // keep another's right alive.

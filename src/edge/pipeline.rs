@@ -101,12 +101,12 @@ impl Edge {
                 (Ok(respond::elsewhere(&location, close)), Some(Reason::HttpsRequired))
             }
             Ok(Allowed::Own { permit, via, path }) => (Ok(self.own(permit, via, &path, request).await), None),
-            Ok(Allowed::App { permit, facts, path, strip_authorization }) => {
+            Ok(Allowed::App { permit, facts, path, opened_at, strip_authorization }) => {
                 request.headers_mut().remove(REQUEST_ID);
                 let http2 = request.version() == Version::HTTP_2;
                 let withhold =
                     permit.principal().is_ambient() && guard::is_foreign_page(request.headers(), &facts);
-                let answer = match self.remember(conn, &view, &facts, &permit, upgrade, http2) {
+                let answer = match self.remember(conn, &view, &facts, &permit, opened_at, upgrade, http2) {
                     Err(reason) => Err(reason),
                     Ok(signal) => {
                         let context = Forward {
@@ -167,12 +167,14 @@ impl Edge {
     }
 
     /// Remembers on what this request is let through, in case it stays open.
+    #[expect(clippy::too_many_arguments, reason = "each is one fact of the request, once, in one place")]
     fn remember(
         &self,
         conn: &Rc<Conn>,
         view: &View,
         facts: &IngressFacts,
         permit: &authz::Permit,
+        opened_at: Option<Arc<str>>,
         upgrade: bool,
         http2: bool,
     ) -> Result<CloseSignal, Reason> {
@@ -190,6 +192,7 @@ impl Edge {
             // A secret or nobody's request has no device to ask about.
             asked: asked.filter(|_| matches!(permit.principal(), Principal::User(_) | Principal::Node(_))),
             route: permit.route().clone(),
+            opened_at,
             upgrade,
             settings: view.settings.clone(),
         };
@@ -200,6 +203,7 @@ impl Edge {
             recheck(&grant, None, &self.shared, &settings, &state)?;
         }
         let client = facts.client.map(|client| client.ip());
+        self.live.note(facts.via);
         if upgrade || http2 {
             return self.live.enter(conn, grant, client);
         }

@@ -8,6 +8,7 @@ use crate::authz::{self, Question};
 use crate::config::AuthMode;
 use crate::domain::addr::is_in;
 use crate::domain::{Exposure, Phase, Principal, Reason, TailnetState};
+use crate::ingress::Via;
 
 /// Decides again, by the configuration and tailnet of now. `now` is who the
 /// device turned out to be; without it, who it was.
@@ -75,6 +76,20 @@ pub(super) fn recheck(
         now: unix_now(),
     };
     authz::decide(route, question).map(drop)
+}
+
+/// Whether the internet may still come in there. True of what did not come by Funnel.
+///
+/// # Errors
+///
+/// The grant has ended, or the route is not public any more.
+pub(super) fn still_open(grant: &Grant, shared: &Shared, settings: &Settings) -> Result<(), Reason> {
+    if grant.via != Via::Funnel {
+        return Ok(());
+    }
+    let route = settings.router.named(grant.route.name.as_str()).ok_or(Reason::NoRoute)?;
+    let open = grant.opened_at.as_deref().is_some_and(|path| shared.is_open(route, path));
+    if open { Ok(()) } else { Err(Reason::NotPublic) }
 }
 
 /// Who a device is now, from what `whois` said of its address.

@@ -3,19 +3,20 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderName;
 use tokio::sync::watch;
 
+use super::grant::unix_now;
 use super::router::Router;
 use crate::authn::IdentityCache;
 use crate::authn::secret::Secrets;
 use crate::authz::pins::Pins;
 use crate::config::{AuthMode, Config, TailscaleMode};
 use crate::domain::tailnet::in_tailscale_range;
-use crate::domain::{AskDaemon, Exposure, FreshFacts, HttpsSite, TailnetState};
+use crate::domain::{AskDaemon, Exposure, FreshFacts, FunnelGrants, HttpsSite, Now, Route, TailnetState};
 use crate::ingress::{IngressFacts, Tls, Via};
 use crate::limits::{Limiter, Subject};
 use crate::metrics::{Counts, Seen, render};
@@ -90,6 +91,8 @@ pub struct Shared {
     pub limiter: Arc<Limiter>,
     /// Pins.
     pub pins: Pins,
+    /// What is open to the internet. Looked at for Funnel requests only.
+    pub funnel: ArcSwap<FunnelGrants>,
     /// What works and what does not.
     pub readiness: Arc<Readiness>,
     /// Where HTTPS on the tailnet is, while the plain port sends people there.
@@ -111,6 +114,13 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// Whether a route may be reached through Funnel at a canonical path, right now:
+    /// compared with the clock each time, not with whether a timer was on time.
+    pub fn is_open(&self, route: &Route, path: &str) -> bool {
+        let now = Now { unix: unix_now(), instant: Instant::now() };
+        self.funnel.load().admit(route, path, now)
+    }
+
     /// What a Prometheus reads.
     pub(super) fn metrics_text(&self) -> String {
         let codes = |faults: Vec<(&'static str, Fault)>| faults.into_iter().map(|(code, _)| code).collect();

@@ -13,6 +13,9 @@ use super::status::Trouble;
 use crate::domain::{Running, ServeFacts};
 use crate::ingress::attest::{self, Condition};
 
+/// Serve leads to us, and gives nobody an identity.
+pub const IDENTITY_OFF: &str = "serve_identity_off";
+
 /// An ingress that Serve can be pointed at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ingress {
@@ -86,10 +89,7 @@ pub fn choose(options: &Options, running: &Running, facts: &ServeFacts) -> Choic
             unusable.says(),
             says(condition)
         );
-        Trouble {
-            fix: fix(condition).or_else(|| unusable.fix()),
-            ..Trouble::new("serve_identity_off", detail)
-        }
+        Trouble { fix: fix(condition).or_else(|| unusable.fix()), ..Trouble::new(IDENTITY_OFF, detail) }
     });
     Choice { ingress: Some(Ingress::Loopback(port)), trouble }
 }

@@ -434,7 +434,8 @@ impl<J: Journal + Send + Sync + 'static> Keeper<J> {
     }
 }
 
-const PENDING: &str = "serve_pending";
+/// A route that is on its way.
+pub const PENDING: &str = "serve_pending";
 
 fn pending() -> Trouble {
     Trouble::new(PENDING, "the Serve route is not published yet")

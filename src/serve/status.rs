@@ -4,6 +4,9 @@ use openclaw_tailscale::{EditError, Error};
 
 use super::plan::Conflict;
 
+/// Something of somebody else's is in the way.
+pub const CONFLICT: &str = "serve_conflict";
+
 /// What is wrong, and what mends it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
@@ -38,8 +41,7 @@ impl Trouble {
 
 impl From<&Conflict> for Trouble {
     fn from(conflict: &Conflict) -> Self {
-        Self::new("serve_conflict", format!("{conflict}; it is not ours, so it is left alone"))
-            .fix(conflict.fix())
+        Self::new(CONFLICT, format!("{conflict}; it is not ours, so it is left alone")).fix(conflict.fix())
     }
 }
 

@@ -13,6 +13,7 @@ mod browser;
 mod bus;
 mod doctor;
 mod framing;
+mod funnel;
 mod headers;
 mod http2;
 mod lifecycle;

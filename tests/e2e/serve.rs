@@ -197,6 +197,10 @@ fn threat_006_funnel_reaches_public_routes_only_and_has_no_identity() {
         answer.assert_refused(403, "not_public");
         assert_eq!(answer.header("connection"), Some("close"), "Funnel shares a connection with others");
     }
+    // That a route may be public opens nothing yet.
+    funnel.bearer(TOKEN).get("/hook").assert_refused(403, "not_public");
+    let opened = gateway.openclaw(&["funnel", "--for", "2h", "--path", "/hook"]);
+    assert_eq!(opened.code, Some(0), "{opened:?}");
     for client in [
         funnel.clone(),
         funnel.instead("X-Forwarded-For", ALICE).with("Tailscale-User-Login", "alice@example.com"),

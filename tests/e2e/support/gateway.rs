@@ -138,7 +138,7 @@ impl Setup {
         home
     }
 
-    fn command(&self, home: &Path) -> Command {
+    fn gateway_command(&self, home: &Path) -> Command {
         let mut command = match self.open_files {
             None => Command::new(PROGRAM),
             Some(most) => {
@@ -162,7 +162,7 @@ impl Setup {
     }
 
     fn spawn(&self, home: &Path) -> Result<Running, Exited> {
-        let mut child = self.command(home).spawn().unwrap();
+        let mut child = self.gateway_command(home).spawn().unwrap();
         let log = Log::follow(child.stderr.take().unwrap());
         let (tell, ready) = mpsc::channel();
         let stdout = child.stdout.take().unwrap();
@@ -218,6 +218,15 @@ fn give_away(path: &Path, uid: u32) {
             give_away(&entry.unwrap().path(), uid);
         }
     }
+}
+
+/// What a command printed.
+#[derive(Debug)]
+pub(crate) struct Printed {
+    /// None when a signal ended it.
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 /// How a gateway that did not start ended.
@@ -362,6 +371,21 @@ impl Gateway {
         kill_process(Pid::from_child(&self.running.child.0), signal).unwrap();
     }
 
+    /// Another command of the program, with the same home.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command.args(args).env_clear().env("HOME", self.home.path());
+        command.env("OPENCLAW_HOME", self.home.path()).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs it.
+    pub(crate) fn openclaw(&self, args: &[&str]) -> Printed {
+        let done = self.command(args).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        Printed { code: done.status.code(), stdout: text(done.stdout), stderr: text(done.stderr) }
+    }
+
     /// Whether it still runs.
     pub(crate) fn lives(&mut self) -> bool {
         self.running.child.0.try_wait().unwrap().is_none()
@@ -385,6 +409,12 @@ impl Gateway {
     #[track_caller]
     pub(crate) fn restart(&mut self) {
         self.stop();
+        self.start_again();
+    }
+
+    /// Starts it again after its end.
+    #[track_caller]
+    pub(crate) fn start_again(&mut self) {
         self.running = match self.setup.spawn(self.home.path()) {
             Ok(running) => running,
             Err(exited) => panic!("the gateway did not start again: {exited:?}"),

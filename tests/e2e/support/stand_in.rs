@@ -60,12 +60,19 @@ impl StandIn {
     /// Where a caller reaches a served port.
     #[track_caller]
     pub(crate) fn listener(&self, port: u16, caller: &str) -> SocketAddr {
-        let json: Value = serde_json::from_str(&std::fs::read_to_string(&self.report).unwrap()).unwrap();
+        let report = || std::fs::read_to_string(&self.report).unwrap_or_default();
+        self.try_listener(port, caller)
+            .unwrap_or_else(|| panic!("{caller} has no listener on {port}: {}", report()))
+    }
+
+    /// The same where the port may not be served.
+    pub(crate) fn try_listener(&self, port: u16, caller: &str) -> Option<SocketAddr> {
+        let json: Value = serde_json::from_str(&std::fs::read_to_string(&self.report).ok()?).ok()?;
         let served = format!("gw:{port}");
-        let lists = ["http", "tcp", "direct"].map(|list| json[list].as_array().cloned().unwrap_or_default());
-        let entry = lists.iter().flatten().find(|e| e["serve"] == served.as_str() && e["as"] == caller);
-        let entry = entry.unwrap_or_else(|| panic!("{caller} has no listener on {port}: {json}"));
-        entry["listen"].as_str().unwrap().parse().unwrap()
+        let lists = ["http", "tcp", "direct"].map(|list| json[list].as_array().cloned());
+        let mut entries = lists.iter().flatten().flatten();
+        let entry = entries.find(|entry| entry["serve"] == served.as_str() && entry["as"] == caller)?;
+        entry["listen"].as_str()?.parse().ok()
     }
 
     /// Where connections of a userspace-networking peer are taken.

@@ -184,7 +184,12 @@ impl TlsWire {
     /// One request; the answer has a length.
     #[track_caller]
     pub(crate) fn request(&mut self, bytes: &[u8]) -> Answer {
-        self.0.write_all(bytes).unwrap();
+        self.try_request(bytes).expect("the connection ended without a whole answer")
+    }
+
+    /// The same; none where the connection ends before the answer does.
+    pub(crate) fn try_request(&mut self, bytes: &[u8]) -> Option<Answer> {
+        self.0.write_all(bytes).ok()?;
         let mut all = Vec::new();
         let mut part = [0; 16 * 1024];
         loop {
@@ -192,13 +197,17 @@ impl TlsWire {
                 let answer = Answer::parse(&all);
                 let length = answer.header("content-length").unwrap_or("0").parse::<usize>().unwrap();
                 if all.len() >= at + 4 + length {
-                    return answer;
+                    return Some(answer);
                 }
             }
-            let read = self.0.read(&mut part).unwrap();
-            assert!(read > 0, "the connection ended: {:?}", String::from_utf8_lossy(&all));
+            let read = self.0.read(&mut part).ok().filter(|read| *read > 0)?;
             all.extend_from_slice(&part[..read]);
         }
+    }
+
+    /// Sends bytes.
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).and_then(|()| self.0.flush()).unwrap();
     }
 
     /// Everything until the other side closes.

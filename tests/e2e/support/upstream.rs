@@ -333,7 +333,7 @@ fn echo(mut conn: Conn) {
             }
             return;
         }
-        if seen["target"].as_str().is_some_and(|target| target.starts_with("/sse")) {
+        if seen["target"].as_str().is_some_and(|target| target.contains("/sse")) {
             let event = format!("data: {seen}\n\n");
             let head =
                 "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
