@@ -220,6 +220,8 @@ impl Watcher {
                     // answered together.
                     () = self.fresh.asked.notified() => {
                         tokio::time::sleep_until(started + TOGETHER).await;
+                        // A daemon that is gone is said to be at once.
+                        self.daemon_changed().await;
                         break;
                     }
                 }

@@ -56,6 +56,8 @@ impl Listener {
                     let error = self.listen(bus).await;
                     tracing::warn!(error = %error, "tailscaled is not heard any more, it is asked meanwhile");
                     lost = true;
+                    // It may be gone, or another one by now.
+                    self.fresh.asked.notify_one();
                     if opened.elapsed() > RETRY.1 {
                         pause = RETRY.0;
                     }

@@ -130,6 +130,11 @@ fn a_daemon_that_ends_takes_every_identity_with_it_and_brings_it_back() {
     for client in ["auto", "localapi"] {
         let World { tailnet, app: _app, daemon, mut gateway } = asking(client);
         gateway.peer(ALICE).get("/").seen();
+        // Once the bus is heard everybody is asked about again; not while it ends.
+        until("she is asked about again", || {
+            gateway.peer(ALICE).get("/").seen();
+            tailnet.calls("whois").len() >= 2
+        });
         drop(daemon);
         until("it is noticed", || gateway.peer(ALICE).get("/").status == 503);
         let asked = tailnet.calls("whois").len();
