@@ -211,9 +211,9 @@ impl App {
         let public = funnel.look(&shared, &|_| Publication::Pending(None));
 
         let files = raise_file_limit();
-        // A proxied connection takes two, and a tunnel's upstream one more; some are
-        // for files and child processes.
-        let connections = usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(128) / 3 / count;
+        // A connection takes two, its own and its upstream's; some are for kept
+        // connections, files and child processes.
+        let connections = usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(512) / 2 / count;
         // The kernel spreads a peer's connections over the workers, if not evenly.
         let defaults = Limits::default();
         let limits = Limits {
