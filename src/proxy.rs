@@ -146,6 +146,18 @@ pub async fn forward(
     Ok(Response::from_parts(parts, body))
 }
 
+/// The request as the upstream would get it: header rewriting alone, for `benches/`.
+#[cfg(feature = "test-fakes")]
+#[doc(hidden)]
+pub fn rewritten(
+    permit: &Permit,
+    parts: http::request::Parts,
+    ctx: &Forward<'_>,
+) -> Result<Request<()>, ProxyError> {
+    let entry = ctx.pools.entry(&permit.route().upstream);
+    Ok(request::prepare(permit, parts, RequestBody::Empty, ctx, &entry)?.map(drop))
+}
+
 async fn websocket(
     mut request: Request<RequestBody>,
     accept: &HeaderValue,

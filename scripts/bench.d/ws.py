@@ -31,8 +31,8 @@ def message(number):
 class Client:
     """One WebSocket, already open."""
 
-    def __init__(self, host, port, headers=(), scheme="http"):
-        self.socket = socket.create_connection((host, port), 20)
+    def __init__(self, host, port, headers=(), scheme="http", source=None):
+        self.socket = socket.create_connection((host, port), 20, (source, 0) if source else None)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         key = base64.b64encode(os.urandom(16)).decode()
         lines = "".join(f"{line}\r\n" for line in headers)
