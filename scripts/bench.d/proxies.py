@@ -4,8 +4,10 @@ import os
 import re
 import resource
 import shutil
+import time
+import urllib.request
 
-from lab import BEARER, GATEWAY, WORKERS, wait_for
+from lab import BEARER, GATEWAY, TARGET, WORKERS, wait_for
 
 BODY_80 = "x" * 80
 SIZES = {"64k": 64 << 10, "10m": 10 << 20}
@@ -74,8 +76,6 @@ def start(lab, wanted, also, node_gateway):
 
 
 def openclaw(lab, name, binary, apps):
-    from lab import TARGET
-
     key, cert, _ = lab.certificate()
     app = {"upstream": f"http://127.0.0.1:{apps['upstream']}"}
     routes = {"app": app, "sockets": {"path": "/ws", "upstream": f"http://127.0.0.1:{apps['sockets']}"}}
@@ -137,13 +137,17 @@ def node(lab, program, package):
     quiet = ["OPENCLAW_NO_AUTO_UPDATE", "OPENCLAW_DISABLE_BONJOUR", "OPENCLAW_SKIP_CHANNELS", "OPENCLAW_OFFLINE", "OPENCLAW_NO_RESPAWN", "DO_NOT_TRACK"]
     env = {"PATH": f"{os.path.dirname(program)}:/usr/bin:/bin", "HOME": str(home), "OPENCLAW_HOME": str(home), **dict.fromkeys(quiet, "1")}
     pid = lab.spawn("node", [program, f"{package}/openclaw.mjs", "gateway", "run", "--port", str(port)], env=env)
-    for _ in range(5):
+    # It answers /healthz while its side services still start; then it is busy.
+    for _ in range(240):
         try:
-            wait_for(port, lab.log("node"))
-            return port, [pid]
-        except SystemExit as error:
-            last = error
-    raise last
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2) as answer:
+                if answer.status == 200:
+                    time.sleep(5)
+                    return port, [pid]
+        except OSError:
+            pass
+        time.sleep(0.5)
+    raise SystemExit(f"OpenClaw's own gateway does not become ready\n{lab.log('node').read_text()[-2000:]}")
 
 
 NGINX = """
