@@ -29,6 +29,8 @@ mod recordings;
 mod running;
 #[path = "fake_tailscale/sample_app.rs"]
 mod sample_app;
+#[path = "fake_tailscale/scopes.rs"]
+mod scopes;
 #[path = "fake_tailscale/serve_requests.rs"]
 mod serve_requests;
 #[path = "fake_tailscale/transcript.rs"]

@@ -18,8 +18,8 @@ use crate::runner::{Call, run};
 use crate::serve_edit::{self, EDIT_TIMEOUT};
 use crate::{
     CertPair, ETag, EditError, Error, Limits, LocateError, LocateOptions, Located, Mount, NodeName, Prefs,
-    ServeConfig, ServeDocument, ServeSession, Status, Tie, VersionInfo, Whois, cert, json, parse_prefs,
-    parse_serve_config, parse_status, parse_version, parse_whois,
+    ServeConfig, ServeDocument, ServeSession, Status, Tie, VersionInfo, Whois, WhoisScope, cert, json,
+    parse_prefs, parse_serve_config, parse_status, parse_version, parse_whois,
 };
 
 /// The Tailscale of this machine: its LocalAPI, its command line, or both
@@ -125,12 +125,28 @@ impl Tailscale {
         if ip.is_unspecified() || ip.is_multicast() {
             return Err(bad_address("it names no single host"));
         }
-        let whois = parse_whois(&self.ask(Command::Whois(ip)).await?)?;
-        if !whois.node.owns(ip) {
-            let detail = format!("{ip} was asked about and is not among them");
-            return Err(Error::wrong_shape("whois", "Node.Addresses", detail));
+        owned(parse_whois(&self.ask(Command::Whois(ip)).await?)?, ip)
+    }
+
+    /// The same, with the capabilities that the peer has at a Service or at one address
+    /// of this node. [`Self::whois`] has those at the node's first address, whichever
+    /// was connected to. At the socket only; needs 1.100.
+    ///
+    /// # Errors
+    /// [`Error::LocalApiOnly`] where the socket is not used. [`Error::TooOld`] where the
+    /// daemon ignores the scope or does not say its version: its answer would hold the
+    /// wrong capabilities. Otherwise as [`Self::whois`].
+    pub async fn whois_scoped(&self, ip: IpAddr, scope: WhoisScope<'_>) -> Result<Whois, Error> {
+        const COMMAND: &str = "whois";
+        let ip = ip.to_canonical();
+        if ip.is_unspecified() || ip.is_multicast() {
+            return Err(bad_address("it names no single host"));
         }
-        Ok(whois)
+        let reply = self.local(COMMAND, &scope.target(ip), None).await?;
+        if !reply.version.is_some_and(|version| version.at_least(1, 100, 0)) {
+            return Err(Error::TooOld { command: COMMAND, needs: "1.100" });
+        }
+        owned(parse_whois(&reply.body)?, ip)
     }
 
     /// Which peer opened a connection that reaches us from loopback, in userspace
@@ -334,7 +350,7 @@ impl Tailscale {
                 }
             }
         }
-        Ok(Reply { body: self.run(command).await?, etag: None })
+        Ok(Reply { body: self.run(command).await?, etag: None, version: None })
     }
 
     /// The answer of the LocalAPI to what the command line does not offer.
@@ -386,6 +402,15 @@ impl Tailscale {
             _ => limits,
         }
     }
+}
+
+/// An answer about a node that does not own the address is none.
+fn owned(whois: Whois, ip: IpAddr) -> Result<Whois, Error> {
+    if !whois.node.owns(ip) {
+        let detail = format!("{ip} was asked about and is not among them");
+        return Err(Error::wrong_shape("whois", "Node.Addresses", detail));
+    }
+    Ok(whois)
 }
 
 fn bad_address(detail: &str) -> Error {

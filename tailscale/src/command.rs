@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::NodeName;
+use crate::{NodeName, ServiceName};
 
 /// One call of `tailscale`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,27 @@ pub(crate) enum Command<'a> {
     Prefs,
     /// `cert` for a name, valid for at least so long; both files to standard output.
     Cert(&'a NodeName, Option<Duration>),
+}
+
+/// For which destination the capabilities of a peer are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhoisScope<'a> {
+    /// A Service that this node serves.
+    Service(&'a ServiceName),
+    /// One of this node's addresses, or of its Services': the one that was connected to.
+    Destination(IpAddr),
+}
+
+impl WhoisScope<'_> {
+    pub(crate) fn target(self, ip: IpAddr) -> String {
+        let ip = ip.to_canonical();
+        match self {
+            Self::Service(name) => {
+                format!("/localapi/v0/whois?addr={ip}&svc_name={}", name.as_str().replace(':', "%3A"))
+            }
+            Self::Destination(to) => format!("/localapi/v0/whois?addr={ip}&dst_ip={}", to.to_canonical()),
+        }
+    }
 }
 
 impl Command<'_> {
@@ -163,6 +184,18 @@ mod tests {
         assert_eq!(tcp("[::1%7]:4000"), "/localapi/v0/whois?addr=%5B::1%5D:4000&proto=tcp");
         assert_eq!(Command::Version.target(), None);
         assert_eq!(Command::Ip.target(), None);
+    }
+
+    #[test]
+    fn threat_027_a_scope_has_its_exact_target() {
+        let name = "svc:gw".parse().unwrap();
+        let target = |scope: WhoisScope<'_>| scope.target(ip("::ffff:100.64.0.2"));
+        assert_eq!(
+            target(WhoisScope::Service(&name)),
+            "/localapi/v0/whois?addr=100.64.0.2&svc_name=svc%3Agw"
+        );
+        let to = WhoisScope::Destination(ip("fd7a:115c:a1e0::1"));
+        assert_eq!(target(to), "/localapi/v0/whois?addr=100.64.0.2&dst_ip=fd7a:115c:a1e0::1");
     }
 
     #[test]

@@ -110,6 +110,14 @@ pub enum Error {
         /// Which call.
         command: &'static str,
     },
+    /// This tailscaled cannot do that yet, or does not say its version.
+    #[error("`{command}` in this form takes tailscaled {needs} or later")]
+    TooOld {
+        /// Which call.
+        command: &'static str,
+        /// The first release that can.
+        needs: &'static str,
+    },
     /// The daemon ended what it would have told until somebody ends it: it stops, or
     /// the session was taken away.
     #[error("tailscaled ended `{command}`")]
@@ -221,6 +229,7 @@ impl Error {
             Self::NotCertDomain { .. } => "tailscale_not_cert_domain",
             Self::RateLimited { .. } => "tailscale_rate_limited",
             Self::LocalApiOnly { .. } => "tailscale_localapi_only",
+            Self::TooOld { .. } => "tailscale_too_old",
             Self::StreamEnded { .. } => "tailscale_stream_ended",
             Self::TimedOut { .. } => "tailscale_timed_out",
             Self::Killed { .. } => "tailscale_killed",
@@ -262,6 +271,7 @@ impl Error {
             Self::Untrusted { .. } => Some(
                 "keep tailscaled's socket where only root can write: tailscaled --socket=/run/tailscale/tailscaled.sock",
             ),
+            Self::TooOld { .. } => Some("sudo tailscale update"),
             Self::HttpsDisabled => Some("enable HTTPS at https://login.tailscale.com/admin/dns"),
             Self::NotCertDomain { .. } => {
                 Some("use one of the CertDomains that `tailscale status --json --peers=false` lists")

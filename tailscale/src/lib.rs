@@ -43,11 +43,12 @@ pub use bus::{Bus, BusEvent, BusPeer, Told};
 pub use cert::CertPair;
 pub use claim::{Claim, ForegroundEntry};
 pub use client::{Tailscale, WhoisFuture, WhoisSource};
+pub use command::WhoisScope;
 pub use daemon::DaemonProcess;
 pub use error::Error;
 pub use localapi::ETag;
 pub use locate::{ClientMode, LocateError, LocateOptions, Located};
-pub use names::{Login, LoginError, NameError, NodeName, StableNodeId};
+pub use names::{Login, LoginError, NameError, NodeName, ServiceName, StableNodeId};
 pub use prefs::{Prefs, parse_prefs};
 pub use runner::Limits;
 pub use serve_config::{

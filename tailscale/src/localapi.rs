@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::daemon::{of_peer, unreachable};
 use crate::text::printable;
-use crate::{Error, Limits};
+use crate::{Error, Limits, Version};
 
 /// The most of the daemon's words that an error carries, in bytes.
 const SHOWN: usize = 400;
@@ -33,6 +33,8 @@ const SHOWN: usize = 400;
 pub(crate) struct Reply {
     pub(crate) body: Vec<u8>,
     pub(crate) etag: Option<ETag>,
+    /// The daemon's, if it is one.
+    pub(crate) version: Option<Version>,
 }
 
 /// Why there is no [`Reply`].
@@ -85,7 +87,11 @@ pub(crate) async fn ask(question: Question<'_>, limits: &Limits) -> Result<Reply
         if got.status != 200 {
             return Err(Failure::Answered(refusal(question.command, &got)));
         }
-        Ok(Reply { body: got.body, etag: got.etag.and_then(|text| text.parse().ok()) })
+        Ok(Reply {
+            body: got.body,
+            etag: got.etag.and_then(|text| text.parse().ok()),
+            version: got.version.and_then(|text| text.parse().ok()),
+        })
     })
     .await
 }
@@ -96,9 +102,8 @@ pub(crate) async fn open(question: Question<'_>, limits: &Limits) -> Result<Stre
         let stream = connect(question.socket).await?;
         let (response, connection) = exchange::send(question, stream).await.map_err(Failure::Lost)?;
         let status = response.status().as_u16();
-        let from_tailscaled = response.headers().contains_key("tailscale-version");
         if status != 200 {
-            let answer = exchange::Answer { status, from_tailscaled, etag: None, body: Vec::new() };
+            let answer = exchange::Answer { status, version: None, etag: None, body: Vec::new() };
             return Err(Failure::Answered(refusal(question.command, &answer)));
         }
         let reading = exchange::Reading { connection, body: response.into_body() };
@@ -150,7 +155,7 @@ fn refusal(command: &'static str, got: &exchange::Answer) -> Error {
     match got.status {
         // Somebody else's 404 (another program at the socket, a proxy without its
         // daemon) says nothing about a peer.
-        404 if command == "whois" && got.from_tailscaled => Error::NotFound,
+        404 if command == "whois" && got.version.is_some() => Error::NotFound,
         401 | 403 => Error::Denied { command, detail },
         400 => Error::BadArgument { command, detail },
         status => Error::Status { command, status, detail },

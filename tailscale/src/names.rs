@@ -180,6 +180,37 @@ impl fmt::Display for NodeName {
     }
 }
 
+/// The name of a Service (`svc:gw`): the prefix and one DNS label, in lower case.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceName(String);
+
+impl ServiceName {
+    /// With its prefix.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ServiceName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let label = text.strip_prefix("svc:").ok_or(NameError::BadCharacter)?;
+        if label.is_empty() {
+            return Err(NameError::Empty);
+        }
+        if label.len() > 63 {
+            return Err(NameError::TooLong);
+        }
+        let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if !label.bytes().all(good) || label.starts_with('-') || label.ends_with('-') {
+            return Err(NameError::BadCharacter);
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
 /// A node's stable id (`nExAmPLe1CNTRL`; a number on self-hosted control servers):
 /// the best key for a device. Case counts.
 ///
@@ -265,5 +296,9 @@ mod tests {
         for bad in ["", "a b", "é", "a\n"] {
             assert!(bad.parse::<StableNodeId>().is_err(), "{bad:?}");
         }
+        for bad in ["", "svc:", "gw", "svc:a.b", "svc:-a", "svc:a-", "svc:A", "svc:a&addr=1", "Svc:a"] {
+            assert!(bad.parse::<ServiceName>().is_err(), "{bad:?}");
+        }
+        assert!("svc:gw-2".parse::<ServiceName>().is_ok());
     }
 }

@@ -43,8 +43,8 @@ pub(crate) struct Change<'a> {
 /// What came back, whatever its status.
 pub(super) struct Answer {
     pub(super) status: u16,
-    /// Whether it bears the header that tailscaled puts on everything it answers.
-    pub(super) from_tailscaled: bool,
+    /// The daemon's version: a header that it puts on everything it answers.
+    pub(super) version: Option<String>,
     pub(super) etag: Option<String>,
     pub(super) body: Vec<u8>,
 }
@@ -78,7 +78,7 @@ pub(super) async fn ask(
     }
     Ok(Answer {
         status,
-        from_tailscaled: header("tailscale-version").is_some(),
+        version: header("tailscale-version").map(str::to_owned),
         etag: header("etag").map(str::to_owned),
         body: whole,
     })
