@@ -144,6 +144,12 @@ fn threat_101_the_name_is_announced_before_anything_is_published() {
 #[test]
 fn threat_006_the_internet_gets_to_the_opened_path_and_no_further() {
     let public = Public::start();
+    // Less than its route.
+    public.open(&["--for", "2h", "--path", "/hooks/deep"]);
+    for target in ["/hooks", "/hooks/", "/hooks/deeper", "/hooks/x/deep"] {
+        public.internet().token(TOKEN).get(target).assert_refused(403, "not_public");
+    }
+    assert_eq!(public.internet().token(TOKEN).get("/hooks/deep/x").seen().target(), "/hooks/deep/x");
     let opened = public.open(&["--for", "2h", "--path", "/hooks"]);
     assert_eq!(opened["url"], format!("https://{HOST}/hooks"));
     assert_eq!((&opened["route"], &opened["open"]), (&"hooks".into(), &false.into()));
