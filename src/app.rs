@@ -11,6 +11,7 @@ mod funnel;
 mod https_listeners;
 mod listen;
 mod report;
+pub(crate) mod serve_desk;
 pub(crate) mod serve_route;
 mod tailnet_listeners;
 

@@ -10,6 +10,7 @@ mod exit;
 mod funnel;
 mod gateway;
 pub mod output;
+mod tailscale;
 mod tied;
 mod tls;
 
@@ -49,6 +50,8 @@ enum Command {
     Funnel(Box<funnel::FunnelArgs>),
     /// The certificate of our own: fingerprint, names, end
     Tls(tls::TlsArgs),
+    /// What Tailscale says, and what Serve publishes for the gateway
+    Tailscale(tailscale::TailscaleArgs),
     /// Print the version
     Version(VersionArgs),
     /// Become another program that ends with the process that asked for it
@@ -76,6 +79,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, env: &Env) -> Exit {
         Command::Config(args) => config::run(args, cli.config.as_deref(), env),
         Command::Doctor(args) => doctor::run(&args, cli.config.as_deref(), env),
         Command::Tls(args) => tls::run(args, cli.config.as_deref(), env),
+        Command::Tailscale(args) => tailscale::run(args, cli.config.as_deref(), env),
         Command::Version(args) => version(&args),
         Command::Tied(args) => tied::run(&args),
     }

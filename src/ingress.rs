@@ -56,5 +56,5 @@ pub use private_dir::DirError;
 pub use process::{OutboundProxy, is_tailscaled_running, outbound_proxy, start_time};
 pub use slots::subject_of;
 pub use tls::{CertFacts, Tls, TlsError, TlsFiles};
-pub use unix::{UnixError, UnixIngress, serve_dir};
+pub use unix::{UnixError, UnixIngress, is_served_at, serve_dir, serve_socket};
 pub use worker::{ListenerKey, Workers, default_workers};

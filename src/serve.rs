@@ -25,12 +25,13 @@ mod model;
 mod status;
 
 pub use apply::{Settled, converge, undo};
-pub use choose::{Choice, IDENTITY_OFF, Ingress};
+pub use choose::{Choice, IDENTITY_OFF, Ingress, choose_ingress};
 pub use edit_lock::{EditLock, EditLockError};
 pub use hands::{Hands, TailscaleHands};
 pub use journal::{Entry, Journal, Phase};
 pub use keeper::{Keeper, KeeperHandle, PENDING, Places, Wanted};
-pub use plan::{Conflict, NodeFacts, Plan, Route, Step, plan};
+pub(crate) use keeper::{may_publish, node_of, routes};
+pub use plan::{Conflict, NodeFacts, Plan, Route, Standing, Step, plan};
 pub use status::{CONFLICT, MountStatus, ServeStatus, Trouble};
 
 use crate::domain::RoutePrefix;

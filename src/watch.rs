@@ -113,6 +113,23 @@ impl FoundSource {
     }
 }
 
+/// Everything as it is right now, for a command that looks once.
+///
+/// # Errors
+///
+/// When Tailscale cannot be found or asked.
+pub async fn state_now(finder: &Finder, interest: &Interest) -> Result<TailnetState, Error> {
+    let tailscale = finder.find().map_err(|_| Error::NotInstalled { path: PathBuf::from("tailscale") })?;
+    let status = tailscale.status().await?;
+    let daemon = tailscale.daemon_process().await.ok();
+    let serve = facts::serve(&tailscale, daemon, interest, &status.tailscale_ips).await;
+    let phase = match status.backend_state.clone() {
+        BackendState::Running => Phase::Running(Arc::new(facts::running(&status))),
+        state => Phase::NotRunning { state },
+    };
+    Ok(TailnetState { phase, serve, tun: status.tun, ..TailnetState::unknown() })
+}
+
 /// Whether loopback is exposed right now, for a start that must not happen then.
 /// `None` where Tailscale does not say so within `limit`: it is looked at again as
 /// long as the gateway runs.

@@ -18,6 +18,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "checks",
             "funnel",
             "certs",
+            "serve",
             "ingress",
             "config",
             "domain",

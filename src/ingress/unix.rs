@@ -74,6 +74,18 @@ pub fn serve_dir(env: impl Fn(&str) -> Option<OsString>, state_dir: &Path) -> Pa
         .unwrap_or_else(|| state_dir.join("run"))
 }
 
+/// Where the socket of a directory is, for whoever does not bind it.
+#[must_use]
+pub fn serve_socket(dir: &Path) -> PathBuf {
+    fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned()).join(SOCKET)
+}
+
+/// Whether anybody listens at the socket.
+#[must_use]
+pub fn is_served_at(socket: &Path) -> bool {
+    StdStream::connect(socket).is_ok()
+}
+
 /// The bound Serve socket. Dropping it closes and removes it.
 #[derive(Debug)]
 pub struct UnixIngress {

@@ -7,7 +7,7 @@
 //! hands. So it is used where no operator is set or the operator is us; else the loopback
 //! port of our own, which is published for as long as we run (rulings 1.2 to 1.4).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::status::Trouble;
 use crate::domain::{Running, ServeFacts};
@@ -49,6 +49,26 @@ pub struct Choice {
     pub ingress: Option<Ingress>,
     /// Why there is none, or why nobody gets an identity by it.
     pub trouble: Option<Trouble>,
+}
+
+/// The choice of whoever looks once, and binds nothing.
+#[must_use]
+pub fn choose_ingress(
+    unix: &Path,
+    loopback: u16,
+    trust_local_users: bool,
+    running: &Running,
+    facts: &ServeFacts,
+) -> Choice {
+    let options = Options {
+        unix: Some(unix.to_owned()),
+        loopback: Some(loopback),
+        our_uid: rustix::process::geteuid().as_raw(),
+        unix_refused: false,
+        trust_local_users,
+        knows_owners: cfg!(target_os = "linux"),
+    };
+    choose(&options, running, facts)
 }
 
 /// Chooses.
@@ -139,7 +159,7 @@ fn unix(options: &Options, running: &Running, facts: &ServeFacts) -> Result<(), 
         if options.our_uid == 0 && facts.operator.is_some() {
             return Err(NotUnix::Operator);
         }
-        if options.our_uid != 0 && options.unix_refused {
+        if options.unix_refused {
             return Err(NotUnix::Refused);
         }
     }

@@ -26,6 +26,10 @@ use super::plan::{NodeFacts, Route, Standing};
 use super::status::{MountStatus, ServeStatus, Trouble};
 use crate::domain::{Running, ServeFacts, TailnetState};
 
+/// When a mount that was just published is looked at once more.
+const SOON: Duration = Duration::from_secs(2);
+/// When one that is there is, though nothing was heard of a change.
+const NOW_AND_THEN: Duration = Duration::from_secs(30);
 /// How long a mount must stay before what went before is forgotten.
 const STEADY: Duration = Duration::from_secs(600);
 /// So often it may vanish before it is published more rarely.
@@ -102,6 +106,7 @@ pub struct Keeper<J> {
 struct Fight {
     /// When it was seen first since it was last missing.
     since: Option<Instant>,
+    was_there: bool,
     vanished: u32,
     not_before: Option<Instant>,
 }
@@ -242,6 +247,10 @@ impl<J: Journal + Send + Sync + 'static> Keeper<J> {
             let status = self.status_of(wanted, &choice, &settled, node);
             if status.mounts.iter().all(|mount| mount.served) && settled.trouble.is_empty() {
                 self.backoff.reset();
+                // What was published and taken away before the watcher saw it is no change
+                // to the watcher.
+                let after = if settled.published.is_empty() { NOW_AND_THEN } else { SOON };
+                self.again = (!wanted.is_empty()).then(|| Instant::now() + after);
             } else {
                 self.try_again();
             }
@@ -285,7 +294,7 @@ impl<J: Journal + Send + Sync + 'static> Keeper<J> {
         let may = |route: &Route| {
             may_publish(route, running, has_program)?;
             match fights.get(route).and_then(|fight| fight.not_before) {
-                Some(until) if until > now => Err(fought(until - now)),
+                Some(until) if until > now => Err(fought()),
                 _ => Ok(()),
             }
         };
@@ -341,10 +350,10 @@ impl<J: Journal + Send + Sync + 'static> Keeper<J> {
         for (route, standing) in &settled.plan.standing {
             let served = matches!(standing, Standing::Ours | Standing::ByHand);
             let fight = self.fights.entry(route.clone()).or_default();
-            if let Some(since) = fight.since
-                && (settled.published.contains(route) || !served)
-            {
-                if now.duration_since(since) >= STEADY {
+            // Published anew, or just published and gone before it could be seen.
+            let again = settled.published.contains(route);
+            if fight.was_there && (again || (!served && fight.since.is_some())) {
+                if fight.since.is_some_and(|since| now.duration_since(since) >= STEADY) {
                     fight.vanished = 0;
                 }
                 fight.vanished += 1;
@@ -354,6 +363,7 @@ impl<J: Journal + Send + Sync + 'static> Keeper<J> {
                     fight.not_before = Some(now + wait);
                 }
             }
+            fight.was_there |= served;
             if served && fight.since.is_none() {
                 fight.since = Some(now);
             }
@@ -470,19 +480,16 @@ fn made_public(host_port: &str) -> Trouble {
     .fix("tailscale funnel status shows it; close it where it was opened")
 }
 
-fn fought(left: Duration) -> Trouble {
+fn fought() -> Trouble {
     Trouble::new(
         "serve_taken_away",
-        format!(
-            "the Serve route was taken away again and again; it is published again in {} s at the latest",
-            left.as_secs() + 1
-        ),
+        "the Serve route was taken away again and again, so it is published again more and more rarely",
     )
     .fix("openclaw config set gateway.tailscale.mode off, or find who takes it away: tailscale serve status")
 }
 
 /// The node's facts, once it has a name.
-pub(super) fn node_of(running: &Running) -> Option<NodeFacts> {
+pub(crate) fn node_of(running: &Running) -> Option<NodeFacts> {
     Some(NodeFacts {
         id: running.self_id.as_ref()?.as_str().to_owned(),
         name: running.dns_name.as_ref()?.as_str().trim_end_matches('.').to_owned(),
@@ -501,7 +508,7 @@ fn route(mount: &DesiredMount, target: String, session: bool) -> Route {
 }
 
 /// The wanted mounts with the chosen target; none where there is no ingress.
-pub(super) fn routes(wanted: &[DesiredMount], choice: &Choice) -> Vec<Route> {
+pub(crate) fn routes(wanted: &[DesiredMount], choice: &Choice) -> Vec<Route> {
     use openclaw_tailscale::ProxyTarget;
     let (target, session) = match &choice.ingress {
         Some(Ingress::Unix(path)) => (ProxyTarget::Unix(path.clone()), false),
@@ -514,7 +521,7 @@ pub(super) fn routes(wanted: &[DesiredMount], choice: &Choice) -> Vec<Route> {
 
 /// Whether a route could work. HTTPS that is off for the tailnet is left to the command,
 /// which names the link to click; without the command that is all there is to say.
-pub(super) fn may_publish(route: &Route, running: &Running, has_program: bool) -> Result<(), Trouble> {
+pub(crate) fn may_publish(route: &Route, running: &Running, has_program: bool) -> Result<(), Trouble> {
     const PAGE: &str = "turn HTTPS certificates on: https://login.tailscale.com/admin/dns";
     if !route.https || (!running.attributes.https && has_program) {
         return Ok(());

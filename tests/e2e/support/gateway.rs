@@ -93,6 +93,14 @@ impl Setup {
         self
     }
 
+    /// With a home that is prepared before the first start.
+    pub(crate) fn home_with(mut self, prepare: impl FnOnce(&Path)) -> Self {
+        let home = self.make_home();
+        prepare(home.path());
+        self.home = Some(home);
+        self
+    }
+
     /// Starts it and waits for its ready line.
     #[track_caller]
     pub(crate) fn start(self) -> Gateway {

@@ -23,24 +23,31 @@ impl StandIn {
     /// port: `funnel`, `stranger`, or a peer's name in the scenario.
     #[track_caller]
     pub(crate) fn of(tailnet: &Tailnet, callers: &[&str]) -> Self {
-        Self::start(tailnet, callers, None)
+        Self::start(tailnet, callers, &[], None)
+    }
+
+    /// The same with more options on its command line, as tailscaled has them.
+    #[track_caller]
+    pub(crate) fn with_options(tailnet: &Tailnet, callers: &[&str], options: &[&str]) -> Self {
+        Self::start(tailnet, callers, options, None)
     }
 
     /// The same as another user, who has to be able to write to the tailnet's
     /// directory. Takes root.
     #[track_caller]
     pub(crate) fn as_user(tailnet: &Tailnet, uid: u32) -> Self {
-        Self::start(tailnet, &[], Some(uid))
+        Self::start(tailnet, &[], &[], Some(uid))
     }
 
     #[track_caller]
-    fn start(tailnet: &Tailnet, callers: &[&str], uid: Option<u32>) -> Self {
+    fn start(tailnet: &Tailnet, callers: &[&str], options: &[&str], uid: Option<u32>) -> Self {
         let mut command = Command::new(fake());
         command.args(["fake", "daemon", "--dir"]).arg(tailnet.dir());
         command.arg("--socket").arg(tailnet.dir().join("tailscaled.sock"));
         for caller in callers {
             command.args(["--as", caller]);
         }
+        command.args(options);
         if let Some(uid) = uid {
             command.uid(uid).gid(uid);
         }
