@@ -176,7 +176,11 @@ impl App {
         let finder = Arc::new(Finder::new(locate_options(gateway)));
         // Found before the first connection: the Serve ingress asks it who connects.
         finder.look();
+        // Before it is read: a change from here on is seen.
+        let before = fingerprint(&loaded, certificate_files(gateway));
         let certificate = Certificate::open(&config, &finder).await?;
+        let made = certificate.is_made();
+        let seen = if made { fingerprint(&loaded, certificate_files(gateway)) } else { before };
         let tls = certificate.tls().cloned();
         let fresh = Arc::new(Fresh::default());
         let (tell, changed) = tokio::sync::watch::channel(0);
@@ -272,7 +276,7 @@ impl App {
         });
         let tailnet = TailnetListeners::new(gateway.bind, port, binder, tls, https);
         let app = Self { flags, env, loaded, token, shared, workers, port, certificate };
-        app.serve(changed, tailnet, route, funnel).await
+        app.serve(changed, tailnet, route, funnel, seen).await
     }
 
     /// The control loop.
@@ -282,6 +286,7 @@ impl App {
         mut tailnet: TailnetListeners,
         mut route: ServeRoute,
         mut funnel: Funnel,
+        mut seen: Fingerprint,
     ) -> Result<(), StartError> {
         let handler = |kind| signal(kind).map_err(system("a signal handler cannot be set"));
         let mut term = handler(SignalKind::terminate())?;
@@ -385,8 +390,7 @@ impl App {
     /// certificate.
     fn fingerprint(&self) -> Fingerprint {
         let tls = self.certificate.tls().into_iter().flat_map(|tls| [&tls.files().cert, &tls.files().key]);
-        let files = self.loaded.files.iter().chain(tls).map(PathBuf::as_path);
-        Fingerprint::of(std::iter::once(self.loaded.path.as_path()).chain(files))
+        fingerprint(&self.loaded, tls.map(PathBuf::as_path))
     }
 
     /// Reads the configuration again. Answers what was seen of the files before
@@ -521,6 +525,16 @@ fn serve_ingresses(
     let unix = UnixIngress::bind(&dir)?;
     let loopback = binder.bind((Ipv4Addr::LOCALHOST, 0).into())?;
     Ok((Some(unix), Some(loopback)))
+}
+
+/// What is looked at for changes.
+fn fingerprint<'a>(loaded: &'a Loaded, certificate: impl Iterator<Item = &'a Path>) -> Fingerprint {
+    let files = loaded.files.iter().map(PathBuf::as_path);
+    Fingerprint::of(std::iter::once(loaded.path.as_path()).chain(files).chain(certificate))
+}
+
+fn certificate_files(gateway: &Gateway) -> impl Iterator<Item = &Path> {
+    gateway.tls.iter().flat_map(|files| [files.cert_path.as_path(), files.key_path.as_path()])
 }
 
 /// Asks whatever Tailscale there is by then.

@@ -24,7 +24,7 @@ pub(super) enum Certificate {
     /// Files of the operator's.
     Files(Tls),
     /// Files of ours.
-    SelfSigned(SelfSigned, Tls),
+    SelfSigned(SelfSigned, Tls, Ensured),
 }
 
 impl Certificate {
@@ -47,7 +47,7 @@ impl Certificate {
                     );
                 }
             }
-            let this = Self::SelfSigned(pair, tls);
+            let this = Self::SelfSigned(pair, tls, ensured);
             this.say();
             return Ok(this);
         }
@@ -65,8 +65,13 @@ impl Certificate {
     pub(super) fn tls(&self) -> Option<&Tls> {
         match self {
             Self::Absent => None,
-            Self::Files(tls) | Self::SelfSigned(_, tls) => Some(tls),
+            Self::Files(tls) | Self::SelfSigned(_, tls, _) => Some(tls),
         }
+    }
+
+    /// Whether it was made just now.
+    pub(super) fn is_made(&self) -> bool {
+        matches!(self, Self::SelfSigned(_, _, Ensured::Made))
     }
 
     /// The same with the word for its source.
@@ -117,7 +122,7 @@ impl Certificate {
     pub(super) fn look(&self, readiness: &Readiness) {
         let Some(tls) = self.tls() else { return };
         let now = SystemTime::now();
-        if let Self::SelfSigned(pair, _) = self
+        if let Self::SelfSigned(pair, ..) = self
             && let Some(facts) = tls.facts().filter(|facts| self_signed::is_due(facts, now))
         {
             // With the names it has: nobody asked for others.

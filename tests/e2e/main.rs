@@ -35,6 +35,7 @@ mod tailscale_faults;
 mod tls;
 mod tls_node;
 mod tls_self;
+mod tls_swap;
 mod trusted_proxy;
 mod tunnel;
 mod websocket;
