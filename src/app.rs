@@ -214,6 +214,7 @@ impl App {
         // What has ended since the last run is struck before anything is served, and what
         // has not is wanted from the start.
         let public = funnel.look(&shared, &|_| Publication::Pending(None));
+        certificate.look(&shared.readiness);
 
         let files = raise_file_limit();
         // A connection takes two, its own and its upstream's; some are for kept
@@ -303,7 +304,6 @@ impl App {
         certificate.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut funnel_glance = interval(funnel::GLANCE);
         funnel_glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut seen = self.fingerprint();
         let mut banner = report::Banner::default();
         route.report(&self.shared.readiness);
         loop {

@@ -299,7 +299,7 @@ fn a_port_that_is_not_permitted_is_replaced_and_the_command_named() {
     gateway.wait_for_log("\"listening for HTTPS on the tailnet\"");
     let site = SocketAddr::new(net.ip(1), 8443);
     let config = client_config(&[&net.authority().unwrap()], &["http/1.1"]);
-    assert!(TlsWire::open_from(net.ip(2), site, NAME, &config).is_ok());
+    until("HTTPS is there", || TlsWire::open_from(net.ip(2), site, NAME, &config).is_ok());
     let moved = net.plain(&gateway).with("Accept", "text/html").get("/");
     assert_eq!(moved.header("location"), Some(format!("https://{NAME}:8443/").as_str()));
 }
