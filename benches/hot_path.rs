@@ -71,6 +71,7 @@ fn tailnet() -> TailnetState {
         last_ips: running.ips.clone(),
         phase: Phase::Running(Arc::new(running)),
         serve: ServeView::Unknown,
+        clean_since: Default::default(),
         epoch: 1,
         tun: Some(true),
         was_exposed: false,

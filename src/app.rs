@@ -51,7 +51,7 @@ use certificate::Certificate;
 use funnel::Funnel;
 use https_listeners::HttpsListeners;
 use listen::Need;
-use serve_route::ServeRoute;
+use serve_route::{Here, ServeRoute};
 use tailnet_listeners::TailnetListeners;
 
 /// How long requests may go on after the gateway was told to stop.
@@ -113,14 +113,16 @@ impl StartError {
     /// Whether the configuration is to blame: exit 78, and a service manager need
     /// not try again.
     pub fn is_configuration(&self) -> bool {
-        matches!(
-            self,
+        match self {
+            // Another gateway has the socket, or the system is in trouble: it may pass.
+            Self::Unix(UnixError::InUse { .. } | UnixError::Io { .. }) => false,
             Self::Unavailable { .. }
-                | Self::ModeNoneExposed
-                | Self::Tls(_)
-                | Self::SelfSigned(_)
-                | Self::Unix(_)
-        )
+            | Self::ModeNoneExposed
+            | Self::Tls(_)
+            | Self::SelfSigned(_)
+            | Self::Unix(_) => true,
+            _ => false,
+        }
     }
 }
 
@@ -253,13 +255,15 @@ impl App {
             // Learned later it is 503; now nothing has been served yet (rulings 1.5).
             return Err(StartError::ModeNoneExposed);
         }
+        // Whoever asks at once is told what is wrong with it.
+        certificate.look(&shared.readiness);
         report::ready(&listening);
 
         let watcher = Watcher::new(finder.clone(), state.clone(), interest, fresh, tell);
         // Only now, with the ingresses bound, is Serve pointed at them.
-        let ingresses = (unix_path, loopback_port);
+        let here = Here { unix: unix_path, loopback: loopback_port, attended: funnel.attended() };
         let route =
-            ServeRoute::start(&config, ingresses, finder.clone(), state_db, &public, state, changed.clone());
+            ServeRoute::start(&config, here, finder.clone(), state_db, &public, state, changed.clone());
         tokio::spawn(watcher.run());
         let https = gateway.tls_tailscale_port.map(|https_port| {
             let state = shared.state.clone();

@@ -30,6 +30,6 @@ pub use route::{
 };
 pub use secret::{Secret, SecretDigest};
 pub use tailnet::{
-    AskDaemon, Exposure, FreshFacts, NodeAttributes, Owner, Phase, Running, ServeFacts, ServeView,
-    TailnetState,
+    AskDaemon, CleanSince, Exposure, FreshFacts, NodeAttributes, Owner, Phase, Running, ServeFacts,
+    ServeView, TailnetState,
 };

@@ -23,7 +23,8 @@ use openclaw_tailscale::{
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::domain::{AskDaemon, Exposure, FreshFacts, Phase, Running, ServeView, TailnetState};
+use crate::domain::{AskDaemon, CleanSince, Exposure, FreshFacts, Phase, Running, ServeView, TailnetState};
+use crate::ingress::attest::AtAccept;
 use crate::ingress::is_tailscaled_running;
 
 /// Between two answers of `status` of the CLI (rulings 6).
@@ -224,7 +225,7 @@ impl Watcher {
     async fn keep_asking(mut self) {
         loop {
             let started = Instant::now();
-            self.poll().await;
+            self.poll(started).await;
             self.fresh.read_at.send_replace(Some(started.into_std()));
             let soon = matches!(self.state.load().phase, Phase::NotRunning { .. })
                 || self.finder.tailscale().is_some_and(|tailscale| tailscale.local_api_answers());
@@ -259,19 +260,19 @@ impl Watcher {
             (Err(_), None) => false,
             (Err(error), Some(_)) => {
                 self.daemon = None;
-                self.publish(down(&error), ServeView::Unknown, None);
+                self.publish(down(&error), ServeView::Unknown, None, Instant::now());
                 true
             }
         }
     }
 
-    async fn poll(&mut self) {
+    async fn poll(&mut self, began: Instant) {
         let tailscale = match self.finder.find() {
             Ok(tailscale) => tailscale,
             Err(error) => {
                 let fix = Some("install Tailscale, or set gateway.tailscale.bin".to_owned());
                 let phase = Phase::Down { detail: error.to_string(), fix, gone: nobody_runs() };
-                self.publish(phase, ServeView::Unknown, None);
+                self.publish(phase, ServeView::Unknown, None, began);
                 return;
             }
         };
@@ -295,10 +296,11 @@ impl Watcher {
             // Another daemon knows other people, whatever it says first.
             raise_epoch(&self.state);
         }
-        self.publish(phase, serve, tun);
+        self.publish(phase, serve, tun, began);
     }
 
-    fn publish(&self, phase: Phase, serve: ServeView, tun: Option<bool>) {
+    /// Publishes what a read that began then has shown.
+    fn publish(&self, phase: Phase, serve: ServeView, tun: Option<bool>, began: Instant) {
         let before = self.state.load_full();
         let same_world = same_world(&before.phase, &phase);
         let same_serve = match (&before.serve, &serve) {
@@ -319,8 +321,33 @@ impl Watcher {
             Exposure::No => false,
             Exposure::Unknown => before.was_exposed,
         };
-        self.state.store(Arc::new(TailnetState { phase, last_ips, serve, epoch, tun, was_exposed }));
+        self.state.store(Arc::new(TailnetState {
+            phase,
+            last_ips,
+            clean_since: clean_since(&before, &serve, began),
+            serve,
+            epoch,
+            tun,
+            was_exposed,
+        }));
         self.changed.send_modify(|count| *count += 1);
+    }
+}
+
+/// Where the row of clean reads goes on, it began when it did; where it begins, now.
+fn clean_since(before: &TailnetState, serve: &ServeView, began: Instant) -> CleanSince {
+    let facts = match serve {
+        ServeView::Known(facts) => Some(&**facts),
+        ServeView::Unknown => None,
+    };
+    let (now, then) = (AtAccept::now(facts), before.clean_since);
+    let since = |clean: bool, then: Option<std::time::Instant>| {
+        clean.then(|| then.unwrap_or_else(|| began.into_std()))
+    };
+    CleanSince {
+        loopback: since(now.loopback, then.loopback),
+        unix: since(now.unix, then.unix),
+        ingress: since(now.ingress, then.ingress),
     }
 }
 

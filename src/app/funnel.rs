@@ -7,6 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -32,6 +33,8 @@ pub(super) struct Funnel {
     db: Option<StateDb>,
     /// Held by one gateway at a time. Without it nothing is opened here.
     attendance: Option<Attendance>,
+    /// Whether it is held, for whoever else keeps to it.
+    attended: Arc<AtomicBool>,
     rows: Vec<FunnelRow>,
     bounds: HashMap<i64, Option<Instant>>,
     /// Looks in a row at which the rows could not be read.
@@ -50,11 +53,17 @@ impl Funnel {
             state_dir: config.state_dir.clone(),
             db: db.ok(),
             attendance: None,
+            attended: Arc::default(),
             rows: Vec::new(),
             bounds: HashMap::new(),
             failures: 0,
             waits_said: false,
         }
+    }
+
+    /// Whether this gateway, and no other, attends to the state directory.
+    pub(super) fn attended(&self) -> Arc<AtomicBool> {
+        self.attended.clone()
     }
 
     /// Looks once. `published` says how Serve gets on with a port. Answers which ports
@@ -85,7 +94,7 @@ impl Funnel {
     }
 
     fn attends(&mut self) -> bool {
-        if self.attendance.is_none() && self.db.is_some() {
+        if self.attendance.is_none() {
             match Attendance::take(&self.state_dir) {
                 Ok(taken) => self.attendance = taken,
                 Err(error) => {
@@ -93,10 +102,11 @@ impl Funnel {
                 }
             }
             if self.attendance.is_some() {
+                self.attended.store(true, Ordering::Release);
                 self.read_now();
             } else if !std::mem::replace(&mut self.waits_said, true) {
                 tracing::warn!(
-                    "another gateway uses this state directory; what is opened to the internet is its business"
+                    "another gateway uses this state directory; Serve and what is opened to the internet are its business"
                 );
             }
         }

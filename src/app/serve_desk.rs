@@ -3,7 +3,8 @@
 //! is left to the gateway.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use openclaw_tailscale::Tailscale;
@@ -18,7 +19,7 @@ use crate::serve::{
     Choice, EditLock, Entry, Hands, Ingress, Journal, NodeFacts, Plan, Route, Settled, TailscaleHands,
     Trouble, choose_ingress, converge, may_publish, node_of, plan, routes, undo,
 };
-use crate::state_db::StateDb;
+use crate::state_db::{StateDb, is_attended};
 use crate::watch::{Finder, Interest, state_now};
 
 /// Everything that was seen, once.
@@ -45,6 +46,7 @@ pub(crate) struct Planned {
 impl Desk {
     /// Looks.
     pub(crate) async fn open(config: Config, env: &Env) -> Result<Self, Trouble> {
+        check_owner(&config.state_dir)?;
         let finder = Arc::new(Finder::new(super::locate_options(&config.gateway)));
         let interest = Interest { port: config.gateway.port, unix: None, ingress: None };
         let state = state_now(&finder, &interest).await.map_err(|error| Trouble::from(&error))?;
@@ -84,9 +86,10 @@ impl Desk {
         Ok(entries.into_iter().filter(|entry| entry.node == self.node.id).collect())
     }
 
-    /// Whether a gateway answers at the Serve ingress.
+    /// Whether a gateway runs: it attends to the state directory, or answers at the Serve
+    /// ingress.
     pub(crate) fn gateway_runs(&self) -> bool {
-        is_served_at(&self.unix)
+        is_attended(&self.config.state_dir).unwrap_or(true) || is_served_at(&self.unix)
     }
 
     /// Whether the configuration wants a route at all.
@@ -153,6 +156,16 @@ impl Desk {
             .map_err(|error| Trouble::new("serve_edit_locked", error.to_string()))?;
         Ok((lock, TailscaleHands::new(self.tailscale.clone(), tie(), Arc::new(Notify::new()))))
     }
+}
+
+/// Another user's files beside the gateway's, such as root's, would keep it out.
+fn check_owner(state_dir: &Path) -> Result<(), Trouble> {
+    let Ok(meta) = std::fs::metadata(state_dir) else { return Ok(()) };
+    if meta.uid() == rustix::process::geteuid().as_raw() {
+        return Ok(());
+    }
+    let detail = format!("{} belongs to another user", state_dir.display());
+    Err(Trouble::new("not_our_state", detail).fix(format!("run this as the user with uid {}", meta.uid())))
 }
 
 fn known(state: &TailnetState) -> Result<(Arc<Running>, ServeFacts), Trouble> {

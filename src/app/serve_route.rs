@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -61,6 +62,16 @@ pub(crate) fn tie() -> Tie {
     Tie { program: this, args: vec![OsString::from(TIED)] }
 }
 
+/// What this process has of what Serve needs.
+pub(super) struct Here {
+    /// The unix ingress, if it is bound.
+    pub(super) unix: Option<PathBuf>,
+    /// The port of the loopback ingress, if it is bound.
+    pub(super) loopback: Option<u16>,
+    /// Whether no other gateway attends to the state directory.
+    pub(super) attended: Arc<AtomicBool>,
+}
+
 /// The keeper and what was last said of it.
 pub(super) struct ServeRoute {
     handle: KeeperHandle,
@@ -73,14 +84,14 @@ impl ServeRoute {
     /// Starts the keeper. Also where no route is wanted: an earlier run may have left one.
     pub(super) fn start(
         config: &Config,
-        ingresses: (Option<PathBuf>, Option<u16>),
+        here: Here,
         finder: Arc<Finder>,
         journal: Arc<Option<StateDb>>,
         public: &BTreeSet<u16>,
         state: Arc<ArcSwap<TailnetState>>,
         changed: watch::Receiver<u64>,
     ) -> Self {
-        let (unix, loopback) = ingresses;
+        let Here { unix, loopback, attended } = here;
         let has_ingress = unix.is_some() || loopback.is_some();
         let places = Places {
             unix,
@@ -89,6 +100,7 @@ impl ServeRoute {
             trust_local_users: config.gateway.tailscale.trust_local_users,
             state_dir: config.state_dir.clone(),
             tie: tie(),
+            attended,
         };
         let find = Box::new(move || finder.tailscale());
         let handle = Keeper::start(find, journal, places, state, changed, wanted(&config.gateway, public));

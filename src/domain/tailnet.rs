@@ -22,6 +22,8 @@ pub struct TailnetState {
     /// What is known of the Serve configuration and of who else can make the
     /// daemon connect to us.
     pub serve: ServeView,
+    /// Since when nothing but Serve could have made the daemon connect to us.
+    pub clean_since: CleanSince,
     /// Raised whenever cached identities must be asked for again.
     pub epoch: u64,
     /// Whether there is a TUN device, as the last answer said, in whatever state
@@ -30,6 +32,18 @@ pub struct TailnetState {
     /// Whether loopback was exposed when that was last known. A daemon that cannot
     /// be asked any more goes on forwarding.
     pub was_exposed: bool,
+}
+
+/// For each of our listeners, when the first of the unbroken row of reads began that
+/// showed no way to it but Serve's. `None`: the last one showed another, or nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CleanSince {
+    /// The ordinary port.
+    pub loopback: Option<Instant>,
+    /// The unix ingress.
+    pub unix: Option<Instant>,
+    /// The loopback ingress.
+    pub ingress: Option<Instant>,
 }
 
 /// Whether somebody other than local processes can make connections that arrive
@@ -138,8 +152,9 @@ pub struct ServeFacts {
     pub tcp_to_ingress: usize,
     /// Everything that Serve publishes.
     pub config: Arc<ServeConfig>,
-    /// The local user who may change Tailscale's settings without being root.
-    pub operator: Option<String>,
+    /// Whether a local user may change Tailscale's settings without being root; `None`
+    /// when the preferences could not be read.
+    pub has_operator: Option<bool>,
     /// The daemon, by the credentials of its LocalAPI socket.
     pub daemon: Option<DaemonProcess>,
     /// Tailscale SSH, whose forwards dial inside the daemon.
@@ -169,6 +184,7 @@ impl TailnetState {
             phase: Phase::Unknown,
             last_ips: Vec::new(),
             serve: ServeView::Unknown,
+            clean_since: CleanSince::default(),
             epoch: 0,
             tun: None,
             was_exposed: false,
@@ -292,6 +308,7 @@ pub(crate) mod tests {
             last_ips: running.ips.clone(),
             phase: Phase::Running(Arc::new(running)),
             serve: ServeView::Unknown,
+            clean_since: CleanSince::default(),
             epoch: 1,
             tun: Some(true),
             was_exposed: false,

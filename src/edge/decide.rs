@@ -338,7 +338,7 @@ impl Edge {
         }
         conn.serve_is_fresh.set(true);
         let state = self.shared.state.load_full();
-        conn.at_accept.set(conn.at_accept.get().and(AtAccept::now(state.serve_facts())));
+        conn.at_accept.set(conn.at_accept.get().and(AtAccept::of(&state, conn.facts.accepted)));
         Ok(Some(View { settings: view.settings.clone(), state }))
     }
 

@@ -6,9 +6,11 @@
 //! must hold; the first that does not is named in the log. Pure: the facts come
 //! from the watcher, the owner of the socket from the kernel.
 
+use std::time::Instant;
+
 use openclaw_tailscale::DaemonProcess;
 
-use crate::domain::{Running, ServeFacts};
+use crate::domain::{Running, ServeFacts, TailnetState};
 
 /// The condition that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,9 +83,23 @@ impl AtAccept {
         let without = |forwards: fn(&ServeFacts) -> usize| facts.is_some_and(|facts| forwards(facts) == 0);
         Self {
             loopback: dials_for_nobody && without(|facts| facts.tcp_to_port),
-            unix: without(|facts| facts.tcp_to_unix),
+            // Of what dials for others only SSH reaches unix sockets.
+            unix: facts.is_some_and(|facts| facts.run_ssh == Some(false))
+                && without(|facts| facts.tcp_to_unix),
             ingress: dials_for_nobody && without(|facts| facts.tcp_to_ingress),
         }
+    }
+
+    /// What holds of a connection accepted at `accepted`, by a read of after that: what
+    /// the read shows, unless an earlier read of after that, or of about then, showed
+    /// otherwise. A way that was open for a moment may have been used in it.
+    #[must_use]
+    pub fn of(state: &TailnetState, accepted: Instant) -> Self {
+        let since = |since: Option<Instant>| since.is_some_and(|since| since <= accepted);
+        let clean = &state.clean_since;
+        let unbroken =
+            Self { loopback: since(clean.loopback), unix: since(clean.unix), ingress: since(clean.ingress) };
+        Self::now(state.serve_facts()).and(unbroken)
     }
 
     /// What held then and holds now.
@@ -194,6 +210,10 @@ pub fn unix_ingress(running: &Running, facts: &ServeFacts) -> Result<(), Conditi
     if !running.version.at_least(1, 94, 0) {
         return Err(Condition::DaemonTooOld);
     }
+    // Its forwards of unix sockets are dialled by tailscaled itself, with its rights.
+    if facts.run_ssh != Some(false) {
+        return Err(Condition::TailscaleSsh);
+    }
     if facts.tcp_to_unix != 0 {
         return Err(Condition::TcpForward);
     }
@@ -279,6 +299,24 @@ mod tests {
     }
 
     #[test]
+    fn threat_002_a_way_that_was_open_for_a_moment_leaves_its_connections_unbelieved() {
+        use crate::domain::tailnet::tests::state;
+        use crate::domain::{CleanSince, ServeView};
+        use std::time::Duration;
+
+        let accepted = Instant::now();
+        let read = |since: Option<Instant>| {
+            let clean_since = CleanSince { loopback: since, unix: since, ingress: since };
+            let serve = ServeView::Known(std::sync::Arc::new(facts()));
+            AtAccept::of(&TailnetState { serve, clean_since, ..state() }, accepted)
+        };
+        // The forward was there at a read of after the accept, and is gone at the last one.
+        assert_eq!(read(Some(accepted + Duration::from_millis(1))), AtAccept::NONE);
+        assert_eq!(read(None), AtAccept::NONE);
+        assert_eq!(read(Some(accepted)), AtAccept::now(Some(&facts())));
+    }
+
+    #[test]
     fn a_raw_forward_or_an_old_daemon_ends_the_unix_ingress() {
         assert_eq!(
             unix_ingress(&running(), &ServeFacts { tcp_to_unix: 1, ..facts() }),
@@ -286,6 +324,11 @@ mod tests {
         );
         let old = Running { version: "1.92.5".parse().unwrap(), ..running() };
         assert_eq!(unix_ingress(&old, &facts()), Err(Condition::DaemonTooOld));
+        for run_ssh in [Some(true), None] {
+            let facts = ServeFacts { run_ssh, ..facts() };
+            assert_eq!(unix_ingress(&running(), &facts), Err(Condition::TailscaleSsh));
+            assert!(!AtAccept::now(Some(&facts)).unix);
+        }
         assert_eq!(unix_ingress(&running(), &facts()), Ok(()));
     }
 }

@@ -40,6 +40,9 @@ pub struct Options {
     pub trust_local_users: bool,
     /// Whether this system says who owns a loopback connection.
     pub knows_owners: bool,
+    /// What was chosen last. It stays while too little is known to choose anew: taking a
+    /// route away on no evidence would be harm, too.
+    pub before: Option<Ingress>,
 }
 
 /// The choice.
@@ -67,6 +70,7 @@ pub fn choose_ingress(
         unix_refused: false,
         trust_local_users,
         knows_owners: cfg!(target_os = "linux"),
+        before: None,
     };
     choose(&options, running, facts)
 }
@@ -80,11 +84,18 @@ pub fn choose(options: &Options, running: &Running, facts: &ServeFacts) -> Choic
             "nobody answers on Tailscale's LocalAPI socket, so the Serve ingress refuses everybody",
         );
         let trouble = trouble.fix("set gateway.tailscale.socket to tailscaled's --socket");
-        return Choice { ingress: None, trouble: Some(trouble) };
+        return Choice { ingress: options.before.clone(), trouble: Some(trouble) };
     }
     let unusable = match (&options.unix, unix(options, running, facts)) {
         (Some(path), Ok(())) => {
-            return Choice { ingress: Some(Ingress::Unix(path.clone())), trouble: None };
+            let trouble = attest::unix_ingress(running, facts).err().map(|condition| {
+                let detail = format!(
+                    "Serve leads to a unix socket, where nobody gets an identity: {}",
+                    says(condition)
+                );
+                Trouble { fix: fix(condition), ..Trouble::new(IDENTITY_OFF, detail) }
+            });
+            return Choice { ingress: Some(Ingress::Unix(path.clone())), trouble };
         }
         (None, _) => NotUnix::NotBound,
         (Some(_), Err(why)) => why,
@@ -122,6 +133,7 @@ enum NotUnix {
     Refused,
     Operator,
     OurUid,
+    OtherUid,
 }
 
 impl NotUnix {
@@ -132,12 +144,13 @@ impl NotUnix {
             Self::Refused => "tailscaled lets this user serve no unix socket",
             Self::Operator => "a unix target would take Serve out of the operator's hands",
             Self::OurUid => "tailscaled runs as our user and cannot be told from its other programs",
+            Self::OtherUid => "tailscaled runs as a user who may not open our socket",
         }
     }
 
     fn fix(self) -> Option<String> {
         match self {
-            Self::NotBound | Self::OurUid => None,
+            Self::NotBound | Self::OurUid | Self::OtherUid => None,
             Self::TooOld => Some("update Tailscale to 1.94 or later".into()),
             Self::Refused => Some("run the gateway as root, or let its user run sudo tailscale".into()),
             Self::Operator => Some("sudo tailscale set --operator=".into()),
@@ -149,14 +162,22 @@ fn unix(options: &Options, running: &Running, facts: &ServeFacts) -> Result<(), 
     if !running.version.at_least(1, 94, 0) {
         return Err(NotUnix::TooOld);
     }
-    if let Some(daemon) = facts.daemon.filter(|daemon| daemon.uid == options.our_uid)
-        && daemon.pid.is_none()
-    {
-        return Err(NotUnix::OurUid);
+    match facts.daemon {
+        Some(daemon) if daemon.uid == options.our_uid && daemon.pid.is_none() => {
+            return Err(NotUnix::OurUid);
+        }
+        // The socket is 0600 in a directory of mode 0700.
+        Some(daemon) if daemon.uid != options.our_uid && daemon.uid != 0 => return Err(NotUnix::OtherUid),
+        _ => {}
     }
     // Before 1.100 a unix target wants no more than any other.
     if running.version.at_least(1, 100, 0) {
-        if options.our_uid == 0 && facts.operator.is_some() {
+        let locks_out = match facts.has_operator {
+            Some(has) => has,
+            // A unix target that is there already locks nobody out anew.
+            None => !matches!(options.before, Some(Ingress::Unix(_))),
+        };
+        if options.our_uid == 0 && locks_out {
             return Err(NotUnix::Operator);
         }
         if options.unix_refused {

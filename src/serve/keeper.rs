@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -34,6 +35,8 @@ const NOW_AND_THEN: Duration = Duration::from_secs(30);
 const STEADY: Duration = Duration::from_secs(600);
 /// So often it may vanish before it is published more rarely.
 const PATIENCE: u32 = 2;
+/// Between two looks at whether we are the only gateway of this state directory.
+const ATTEND: Duration = Duration::from_secs(5);
 /// The longest wait then.
 const RARELY: Duration = Duration::from_secs(300);
 
@@ -54,6 +57,9 @@ pub struct Places {
     pub state_dir: PathBuf,
     /// The helper that ties children to our life.
     pub tie: Tie,
+    /// Whether this gateway, and no other, attends to the state directory. The journal
+    /// speaks for that one alone.
+    pub attended: Arc<AtomicBool>,
 }
 
 /// What is wanted. Whoever wants a mount adds it.
@@ -96,6 +102,8 @@ pub struct Keeper<J> {
     ended: Arc<Notify>,
     backoff: Backoff,
     again: Option<Instant>,
+    /// What was chosen last.
+    chosen: Option<Ingress>,
     /// tailscaled refused a unix target; by which one.
     unix_refused: Option<openclaw_tailscale::DaemonProcess>,
     fights: HashMap<Route, Fight>,
@@ -136,6 +144,7 @@ impl<J: Journal + Send + Sync + 'static> Keeper<J> {
             ended: Arc::default(),
             backoff: Backoff::default(),
             again: None,
+            chosen: None,
             unix_refused: None,
             fights: HashMap::new(),
         };
@@ -176,6 +185,12 @@ impl<J: Journal + Send + Sync + 'static> Keeper<J> {
     async fn look(&mut self) {
         self.again = None;
         let wanted = self.wanted.borrow().clone();
+        if !self.places.attended.load(Ordering::Acquire) {
+            // Its routes are in the same journal, and would look like leftovers of ours.
+            self.again = Some(Instant::now() + ATTEND);
+            self.publish(another_gateway(&wanted));
+            return;
+        }
         let state = self.state.load_full();
         let (Some(running), Some(facts)) = (state.running(), state.serve_facts()) else {
             // Looked at again when Tailscale says something else.
@@ -226,6 +241,7 @@ impl<J: Journal + Send + Sync + 'static> Keeper<J> {
         };
         loop {
             let choice = self.choose(running, facts);
+            self.chosen.clone_from(&choice.ingress);
             let routes = routes(wanted, &choice);
             let Some(settled) = self.settle(&routes, running, node).await else {
                 self.try_again();
@@ -266,6 +282,7 @@ impl<J: Journal + Send + Sync + 'static> Keeper<J> {
             unix_refused: self.unix_refused.is_some(),
             trust_local_users: self.places.trust_local_users,
             knows_owners: cfg!(target_os = "linux"),
+            before: self.chosen.clone(),
         };
         choose(&options, running, facts)
     }
@@ -375,6 +392,9 @@ impl<J: Journal + Send + Sync + 'static> Keeper<J> {
     }
 
     async fn undo(&mut self) {
+        if !self.places.attended.load(Ordering::Acquire) {
+            return;
+        }
         let state = self.state.load_full();
         let Some(node) = state.running().and_then(|running| node_of(running)) else {
             if !self.is_idle(&Vec::new()) {
@@ -449,6 +469,19 @@ pub const PENDING: &str = "serve_pending";
 
 fn pending() -> Trouble {
     Trouble::new(PENDING, "the Serve route is not published yet")
+}
+
+/// Another gateway keeps the routes of this state directory.
+fn another_gateway(wanted: &Wanted) -> ServeStatus {
+    let mut status = waiting(wanted);
+    if !wanted.is_empty() {
+        let detail = "another gateway uses this state directory (or its lock cannot be taken), and the Serve route is its business";
+        let trouble = Trouble::new("serve_other_gateway", detail);
+        status
+            .trouble
+            .push(trouble.fix("stop the other one, or give this one an OPENCLAW_STATE_DIR of its own"));
+    }
+    status
 }
 
 /// Before anything is known.

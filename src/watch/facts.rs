@@ -58,7 +58,7 @@ pub(super) async fn serve(
         tcp_to_unix: to_unix.map_or(0, |targets| targets.tcp),
         web_to_ingress: to_ingress.web,
         tcp_to_ingress: to_ingress.tcp,
-        operator: prefs.as_ref().and_then(|prefs| prefs.operator_user.clone()),
+        has_operator: prefs.as_ref().map(|prefs| prefs.operator_user.is_some()),
         run_ssh: prefs.and_then(|prefs| prefs.run_ssh),
         dials_for_others: daemon.and_then(|daemon| daemon.pid).and_then(|pid| match outbound_proxy(pid) {
             OutboundProxy::Present => Some(true),

@@ -297,3 +297,40 @@ fn what_cannot_be_written_down_is_not_published() {
     assert_eq!(world.target(), None);
     assert!(gateway.lives());
 }
+
+#[test]
+fn a_second_gateway_of_the_same_state_directory_edits_nothing() {
+    let world = Published::by("localapi");
+    let mut gateway = world.start();
+    let target = world.target().unwrap();
+    // One without Serve must not take the first one's route for a leftover of its own.
+    for mode in ["off", "serve"] {
+        let dir = tempfile::tempdir_in(gateway.state_dir()).unwrap();
+        let config = dir.path().join("other.json");
+        std::fs::write(&config, world.config(mode)).unwrap();
+        std::fs::set_permissions(&config, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let second = Setup::on(&world.tailnet)
+            .upstream(&world.app)
+            .token(TOKEN)
+            .env("OPENCLAW_CONFIG_PATH", &config)
+            .env("RUNTIME_DIRECTORY", dir.path().join("run"))
+            .home_of(&gateway)
+            .start_on_tailnet();
+        for _ in 0..50 {
+            assert_eq!(second.peer(ALICE).get("/").status, 200, "it knows the tailnet by now");
+        }
+        second.wait_for_log("another gateway uses this state directory");
+        if mode == "serve" {
+            until("that is said", || {
+                let ready = second.local().get("/readyz").json();
+                ready["failing"]
+                    .as_array()
+                    .is_some_and(|faults| faults.iter().any(|fault| fault["code"] == "serve_other_gateway"))
+            });
+        }
+        assert_eq!(world.target().as_ref(), Some(&target), "{mode}");
+        drop(second);
+        assert_eq!(world.target().as_ref(), Some(&target), "{mode}: after its end");
+    }
+    assert!(gateway.stop().success());
+}

@@ -11,6 +11,7 @@ fn options() -> Options {
         unix_refused: false,
         trust_local_users: false,
         knows_owners: true,
+        before: None,
     }
 }
 
@@ -20,7 +21,7 @@ fn version(text: &str) -> Running {
 
 fn facts() -> ServeFacts {
     // Another user's daemon, and nothing in the way.
-    ServeFacts { web_to_port: 0, ..serve_facts() }
+    ServeFacts { web_to_port: 0, has_operator: Some(false), ..serve_facts() }
 }
 
 #[track_caller]
@@ -54,7 +55,7 @@ fn where_nobody_can_be_told_from_serve_nothing_is_published() {
 
 #[test]
 fn threat_069_an_operator_is_not_locked_out_by_a_unix_target() {
-    let operator = ServeFacts { operator: Some("alice".into()), daemon: Some(daemon(0)), ..facts() };
+    let operator = ServeFacts { has_operator: Some(true), daemon: Some(daemon(0)), ..facts() };
     let gateway = Options { our_uid: 0, ..options() };
     let (word, trouble) = chosen(&gateway, &running(), &operator);
     // tailscaled and the gateway are both root: nobody gets an identity on loopback.
@@ -66,6 +67,37 @@ fn threat_069_an_operator_is_not_locked_out_by_a_unix_target() {
     assert_eq!(chosen(&ours, &running(), &operator), ("unix", None));
     let refused = Options { unix_refused: true, ..ours };
     assert_eq!(chosen(&refused, &running(), &operator), ("loopback", None));
+}
+
+#[test]
+fn what_is_not_known_locks_nobody_out_and_takes_nothing_away() {
+    let unread = ServeFacts { has_operator: None, daemon: Some(daemon(0)), ..facts() };
+    let gateway = Options { our_uid: 0, ..options() };
+    assert_eq!(chosen(&gateway, &running(), &unread).0, "loopback");
+    let unix = Options { before: Some(Ingress::Unix("/run/openclaw/serve.sock".into())), ..gateway };
+    assert_eq!(chosen(&unix, &running(), &unread).0, "unix");
+    let gone = ServeFacts { daemon: None, ..facts() };
+    let (word, trouble) = chosen(&unix, &running(), &gone);
+    assert_eq!((word, trouble.unwrap().code), ("unix", "serve_state_unknown"));
+}
+
+#[test]
+fn a_daemon_that_may_not_open_the_socket_is_not_sent_there() {
+    let other = ServeFacts { daemon: Some(daemon(1001)), ..facts() };
+    let (word, trouble) = chosen(&Options { our_uid: OURS, ..options() }, &running(), &other);
+    assert_eq!((word, trouble), ("loopback", None));
+}
+
+#[test]
+fn where_the_unix_ingress_gives_no_identity_that_is_said() {
+    for odd in [
+        ServeFacts { tcp_to_unix: 1, ..facts() },
+        ServeFacts { run_ssh: Some(true), ..facts() },
+        ServeFacts { run_ssh: None, ..facts() },
+    ] {
+        let (word, trouble) = chosen(&options(), &running(), &odd);
+        assert_eq!((word, trouble.unwrap().code), ("unix", "serve_identity_off"));
+    }
 }
 
 fn daemon(uid: u32) -> openclaw_tailscale::DaemonProcess {
