@@ -98,6 +98,28 @@ impl TailscaleHands {
         self.sessions.retain(|session| wanted.contains(&session.route));
     }
 
+    /// Ends what is held, and waits for a while until nothing leads there any more: as
+    /// long as it does, whoever takes the port next would get what people send.
+    pub async fn let_go(&mut self, limit: Duration) {
+        let targets: Vec<String> =
+            self.sessions.drain(..).map(|session| session.route.target.clone()).collect();
+        if targets.is_empty() {
+            return;
+        }
+        let tailscale = &self.tailscale;
+        let leads_there = |config: &ServeConfig| {
+            config.web_handlers().any(|handler| handler.proxy.as_ref().is_some_and(|to| targets.contains(to)))
+        };
+        let gone = async {
+            while tailscale.serve_status().await.is_ok_and(|config| leads_there(&config)) {
+                tokio::time::sleep(GLANCE).await;
+            }
+        };
+        if tokio::time::timeout(limit, gone).await.is_err() {
+            tracing::warn!("tailscaled still leads people to the port of this gateway");
+        }
+    }
+
     async fn read_config(&mut self) -> Result<ServeConfig, Error> {
         // Whether the socket answers shows when it is asked.
         self.read = None;

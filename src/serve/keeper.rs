@@ -37,6 +37,8 @@ const STEADY: Duration = Duration::from_secs(600);
 const PATIENCE: u32 = 2;
 /// Between two looks at whether we are the only gateway of this state directory.
 const ATTEND: Duration = Duration::from_secs(5);
+/// How long a stop waits for what lives as long as we do to be gone.
+const LET_GO: Duration = Duration::from_secs(2);
 /// The longest wait then.
 const RARELY: Duration = Duration::from_secs(300);
 
@@ -175,7 +177,9 @@ impl<J: Journal + Send + Sync + 'static> Keeper<J> {
                 if undo {
                     self.undo().await;
                 }
-                // Sessions end with their hands.
+                if let Some(mut hands) = self.hands.take() {
+                    hands.let_go(LET_GO).await;
+                }
                 return;
             }
         }

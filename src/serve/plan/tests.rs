@@ -383,3 +383,17 @@ proptest! {
         prop_assert!(false, "it never ends: {:?}", planned(&wanted, &now, &entries));
     }
 }
+
+#[test]
+fn what_is_shown_of_somebodys_route_is_its_place_alone() {
+    for (target, shown) in [
+        ("http://user:secret@127.0.0.1:9000/s/3f9c0e7d/?k=v", "http://127.0.0.1:9000"),
+        ("http://127.0.0.1:9000#x", "http://127.0.0.1:9000"),
+        ("unix:/run/app.sock", "unix:/run/app.sock"),
+        ("3000", "3000"),
+        ("http://a\u{1b}[31m/", "http://a\u{fffd}[31m"),
+    ] {
+        assert_eq!(place(target), shown, "{target:?}");
+    }
+    assert_eq!(place(&"x".repeat(10_000)).len(), 120);
+}
