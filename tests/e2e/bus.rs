@@ -46,6 +46,12 @@ impl World {
         socket
     }
 
+    /// How often the daemon was asked at its socket who has an address.
+    fn asked_about(&self, ip: &str) -> usize {
+        let about = |call: &serde_json::Value| call["request"].to_string().contains(&format!("addr={ip}\""));
+        self.tailnet.calls("whois").iter().filter(|call| about(call)).count()
+    }
+
     /// Waits until the bus is listened to, and what it said at first has been dealt with.
     fn is_heard(&self) {
         until("the bus is listened to", || self.tailnet.calls_via("localapi", "watch-ipn") > 0);
@@ -106,6 +112,23 @@ fn revocations_close_what_is_bobs_alone(client: &str) {
 #[test]
 fn threat_049_050_051_what_the_bus_tells_closes_bobs_socket_and_leaves_alices() {
     revocations_close_what_is_bobs_alone("auto");
+}
+
+// The clock is the gateway's own: it polls once a second, and asks about everybody
+// every five.
+#[test]
+fn threat_050_what_the_bus_tells_is_asked_about_before_the_next_round() {
+    let world = world("auto");
+    world.is_heard();
+    let (mut alice, mut bob) = (world.open(ALICE), world.open(BOB));
+    let before = world.asked_about(BOB);
+    until("a round has passed", || world.asked_about(BOB) > before);
+    let polls = || world.tailnet.calls("status").len();
+    let before = polls();
+    world.tailnet.set(&["peer.bobpc=null"]);
+    assert_revoked(&mut bob, "deletion");
+    assert!(polls() - before <= 3, "{} polls until Bob was asked about", polls() - before);
+    assert_open(&mut alice, "deletion");
 }
 
 #[test]
@@ -170,10 +193,14 @@ fn threat_050_a_look_up_that_hangs_holds_up_nobody_elses_revocation() {
     let world = world("auto");
     let (mut alice, mut bob, mut carol) = (world.open(ALICE), world.open(BOB), world.open(CAROL));
     world.tailnet.set(&[&format!("fault.whois@{ALICE}=gate:alice")]);
+    let before = world.asked_about(ALICE);
+    until("Alice is asked about", || world.asked_about(ALICE) > before);
     world.tailnet.set(&["peer.carol.user=eve"]);
     assert_revoked(&mut carol, "with Alice's look-up under way");
     world.tailnet.set(&["peer.bobpc.expired=true"]);
     assert_revoked(&mut bob, "with Alice's look-up under way");
+    // The gate is shut, so it has no answer; nor was it given up before the others' turn.
+    assert!(!world.gateway.log().contains("whois failed"), "Alice's look-up came first");
     assert_open(&mut alice, "she cannot be asked about, which takes no right away");
     world.tailnet.release("alice");
 }
@@ -183,11 +210,7 @@ fn threat_051_a_storm_of_comings_and_goings_costs_tailscaled_a_few_look_ups() {
     let world = world("auto");
     world.is_heard();
     let mut alice = world.open(ALICE);
-    let asked = || {
-        let about =
-            |call: &serde_json::Value| call["request"].to_string().contains(&format!("addr={ALICE}\""));
-        world.tailnet.calls("whois").iter().filter(|call| about(call)).count()
-    };
+    let asked = || world.asked_about(ALICE);
     let (began, before) = (Instant::now(), asked());
     let mut events = 0;
     while began.elapsed().as_secs() < 6 {
