@@ -52,6 +52,10 @@ impl WhoisSource for Alice {
     fn whois_tcp(&self, addr: SocketAddr) -> WhoisFuture<'_> {
         self.whois(addr.ip())
     }
+
+    fn whois_at(&self, ip: IpAddr, _to: IpAddr) -> WhoisFuture<'_> {
+        self.whois(ip)
+    }
 }
 
 fn tailnet() -> TailnetState {

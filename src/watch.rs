@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use openclaw_tailscale::{
-    BackendState, DaemonProcess, Error, LocateError, LocateOptions, Tailscale, WhoisFuture, WhoisSource,
+    BackendState, DaemonProcess, Error, LocateError, LocateOptions, Tailscale, WhoisFuture, WhoisScope,
+    WhoisSource,
 };
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -100,6 +101,10 @@ impl WhoisSource for FoundSource {
 
     fn whois_tcp(&self, addr: std::net::SocketAddr) -> WhoisFuture<'_> {
         Box::pin(async move { self.found()?.whois_tcp(addr).await })
+    }
+
+    fn whois_at(&self, ip: std::net::IpAddr, to: std::net::IpAddr) -> WhoisFuture<'_> {
+        Box::pin(async move { self.found()?.whois_scoped(ip, WhoisScope::Destination(to)).await })
     }
 }
 

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use lru::LruCache;
-use openclaw_tailscale::{Error, WhoisSource};
+use openclaw_tailscale::{CapMap, Error, Whois, WhoisSource};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 
@@ -37,8 +37,8 @@ pub const ANSWER_TTL: Duration = Duration::from_secs(60);
 pub const FAILURE_TTL: Duration = Duration::from_secs(5);
 /// From this age on, a used answer is renewed in the background.
 pub const RENEW_AFTER: Duration = Duration::from_secs(45);
-/// Addresses kept.
-const CAPACITY: usize = 1024;
+/// Addresses kept: more than can be connected, so that none of those is forgotten.
+const CAPACITY: usize = 16_384;
 /// Look-ups at once.
 const LOOKUPS: usize = 8;
 /// Look-ups at once about devices that are connected.
@@ -144,18 +144,38 @@ impl IdentityCache {
     }
 
     /// The same, from an answer that is at most so old, where Tailscale can be
-    /// asked: for whoever still has something open.
+    /// asked: for whoever still has something open. They pass by the newcomers' gate
+    /// and use up none of its places, so this never says [`Reason::WhoisBusy`]
+    /// however many are connected; it waits for a turn instead.
     pub async fn identify_at_most(&self, ip: IpAddr, age: Duration) -> Answer {
-        let answer = self.identify(ip).await;
-        if answer.verdict.is_err() || answer.at.elapsed() < age {
-            return answer;
-        }
-        match wait(self.refresh(ip, answer.epoch)).await {
-            Some(fresh) if !matches!(fresh.verdict, Err(Reason::WhoisUnavailable | Reason::WhoisBusy)) => {
-                fresh
+        let mut last = None;
+        for _ in 0..WORLDS {
+            let epoch = self.0.state.load().epoch;
+            let known = match self.step(ip, epoch, Instant::now()) {
+                Step::Known(answer) => Some(answer),
+                Step::Wait(receiver) => wait(receiver).await.filter(|answer| answer.epoch == epoch),
+                Step::New => None,
+            };
+            let known = known.filter(|answer| !matches!(answer.verdict, Err(Reason::WhoisBusy)));
+            if let Some(known) = &known
+                && (known.verdict.is_err() || known.at.elapsed() < age)
+            {
+                return known.clone();
             }
-            _ => answer,
+            let asked = wait(self.refresh(ip, epoch)).await;
+            let current = self.0.state.load().epoch;
+            last = match (asked, known) {
+                // It could not be asked: what is known lives out its time.
+                (Some(Answer { verdict: Err(Reason::WhoisUnavailable), .. }) | None, Some(known)) => {
+                    return known;
+                }
+                (Some(fresh), _) if fresh.epoch == current => return fresh,
+                // The world changed while we waited: ask again.
+                (asked, _) => asked.or(last),
+            };
         }
+        let epoch = self.0.state.load().epoch;
+        last.unwrap_or(Answer { verdict: Err(Reason::WhoisUnavailable), at: Instant::now(), epoch })
     }
 
     /// Asks again about an address, once for all workers, and a few addresses at a
@@ -170,7 +190,7 @@ impl IdentityCache {
         let this = self.clone();
         self.0.control.spawn(async move {
             let turn = this.0.refreshes.acquire().await;
-            let verdict = this.0.settle(this.0.source.whois(ip).await);
+            let verdict = this.0.settle(this.0.whois(ip).await);
             drop(turn);
             let answer = Answer { verdict, at: Instant::now(), epoch };
             if !matches!(answer.verdict, Err(Reason::WhoisUnavailable)) {
@@ -291,7 +311,7 @@ impl IdentityCache {
         let asked = self.0.control.spawn(async move {
             let permit = tokio::time::timeout(MAX_WAIT, inner.lookups.acquire()).await;
             match permit {
-                Ok(Ok(_permit)) => inner.settle(inner.source.whois(ip).await),
+                Ok(Ok(_permit)) => inner.settle(inner.whois(ip).await),
                 _ => Err(Reason::WhoisBusy),
             }
         });
@@ -362,9 +382,28 @@ async fn wait(mut receiver: watch::Receiver<Option<Answer>>) -> Option<Answer> {
 }
 
 impl Inner {
+    /// Asks about an address. What the tailnet's grants give a peer depends on the
+    /// address that it connects to, and the plain question is answered for this node's
+    /// first, an IPv4 one. Who comes by IPv6 connects to the IPv6 one; where that
+    /// cannot be asked about, no grant counts (threat rule 27).
+    async fn whois(&self, ip: IpAddr) -> Result<Whois, Error> {
+        if ip.to_canonical().is_ipv4() {
+            return self.source.whois(ip).await;
+        }
+        let to = self.state.load().running().and_then(|own| own.ips.iter().copied().find(IpAddr::is_ipv6));
+        if let Some(to) = to {
+            match self.source.whois_at(ip, to).await {
+                Err(error) if !error.is_not_found() => {}
+                answer => return answer,
+            }
+        }
+        let plain = self.source.whois(ip).await?;
+        Ok(Whois { cap_map: CapMap::default(), ..plain })
+    }
+
     /// What an answer, or its absence, means. A look-up that could not be made is
     /// never "nobody" (threat rule 9).
-    fn settle(&self, answer: Result<openclaw_tailscale::Whois, Error>) -> Verdict {
+    fn settle(&self, answer: Result<Whois, Error>) -> Verdict {
         match answer {
             Ok(whois) => match self.state.load().running() {
                 Some(running) => network::principal(&whois, running),

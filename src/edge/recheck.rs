@@ -96,12 +96,13 @@ pub(super) fn still_open(grant: &Grant, shared: &Shared, settings: &Settings) ->
 ///
 /// # Errors
 ///
-/// It is somebody else, or nobody. That Tailscale could not be asked is neither.
+/// It is somebody else, or nobody. That Tailscale could not be asked is neither; that
+/// it was not even tried, for want of a place, keeps no right.
 pub(super) fn still_is(before: &Principal, verdict: &Verdict) -> Result<Principal, Reason> {
     match verdict {
         Ok(now) if now.is_same(before) => Ok(now.clone()),
         Ok(_) => Err(Reason::UserIdChanged),
-        Err(Reason::WhoisUnavailable | Reason::WhoisBusy | Reason::TailscaleNotRunning) => Ok(before.clone()),
+        Err(Reason::WhoisUnavailable | Reason::TailscaleNotRunning) => Ok(before.clone()),
         Err(reason) => Err(*reason),
     }
 }

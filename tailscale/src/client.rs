@@ -440,6 +440,9 @@ pub trait WhoisSource: Send + Sync + 'static {
 
     /// As [`Tailscale::whois_tcp`].
     fn whois_tcp(&self, addr: SocketAddr) -> WhoisFuture<'_>;
+
+    /// As [`Tailscale::whois_scoped`], at one of this node's addresses.
+    fn whois_at(&self, ip: IpAddr, to: IpAddr) -> WhoisFuture<'_>;
 }
 
 impl WhoisSource for Tailscale {
@@ -449,6 +452,10 @@ impl WhoisSource for Tailscale {
 
     fn whois_tcp(&self, addr: SocketAddr) -> WhoisFuture<'_> {
         Box::pin(Self::whois_tcp(self, addr))
+    }
+
+    fn whois_at(&self, ip: IpAddr, to: IpAddr) -> WhoisFuture<'_> {
+        Box::pin(self.whois_scoped(ip, WhoisScope::Destination(to)))
     }
 }
 

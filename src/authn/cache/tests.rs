@@ -11,17 +11,23 @@ struct Source {
     people: Mutex<HashMap<IpAddr, &'static str>>,
     held: Mutex<HashMap<IpAddr, Arc<Notify>>>,
     fails: std::sync::atomic::AtomicBool,
+    /// The role that the plain question's answers grant.
+    caps: Mutex<Option<&'static str>>,
+    /// At which destination scoped questions are answered, and with which role.
+    scoped: Mutex<Option<(IpAddr, &'static str)>>,
     calls: AtomicUsize,
     running: AtomicUsize,
     most_running: AtomicUsize,
 }
 
-fn whois(login: &str, ip: IpAddr) -> Whois {
+fn whois(login: &str, ip: IpAddr, role: Option<&str>) -> Whois {
+    let bits = if ip.is_ipv4() { 32 } else { 128 };
+    let caps = role.map(|role| serde_json::json!({crate::domain::grants::CAPABILITY: [{"role": role}]}));
     let json = serde_json::json!({
         "Node": {"ID": 2, "StableID": "n2", "Name": "phone.tailnet-example.ts.net.", "User": 1,
-                 "Addresses": [format!("{ip}/32")], "AllowedIPs": [format!("{ip}/32")]},
+                 "Addresses": [format!("{ip}/{bits}")], "AllowedIPs": [format!("{ip}/{bits}")]},
         "UserProfile": {"ID": 1, "LoginName": login, "DisplayName": login},
-        "CapMap": null
+        "CapMap": caps
     });
     parse_whois(json.to_string().as_bytes()).unwrap()
 }
@@ -41,7 +47,7 @@ impl WhoisSource for Source {
                 return Err(Error::DaemonDown);
             }
             match guard(&self.people).get(&ip) {
-                Some(login) => Ok(whois(login, ip)),
+                Some(login) => Ok(whois(login, ip, *guard(&self.caps))),
                 None => Err(Error::NotFound),
             }
         })
@@ -49,6 +55,15 @@ impl WhoisSource for Source {
 
     fn whois_tcp(&self, addr: SocketAddr) -> WhoisFuture<'_> {
         self.whois(addr.ip())
+    }
+
+    fn whois_at(&self, ip: IpAddr, to: IpAddr) -> WhoisFuture<'_> {
+        Box::pin(async move {
+            match &*guard(&self.scoped) {
+                Some((at, role)) if *at == to => Ok(whois("bob@example.com", ip, Some(role))),
+                _ => Err(Error::TooOld { command: "whois", needs: "1.100" }),
+            }
+        })
     }
 }
 
@@ -233,4 +248,62 @@ async fn known_peers_need_no_place_after_the_world_changed() {
         next.epoch += 1;
         state.store(Arc::new(next));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn threat_050_however_many_are_connected_each_is_asked_about_and_no_newcomer_waits() {
+    let source = Arc::new(Source::default());
+    for last in 0..=255 {
+        guard(&source.people).insert(ip(last), "alice@example.com");
+    }
+    let (cache, _) = cache(&source);
+    // Nothing is known of them any more, as after a change of the world.
+    for last in 0..200 {
+        let answer = cache.identify_at_most(ip(last), Duration::from_secs(5)).await;
+        assert_eq!(login(&answer.verdict), "alice@example.com", "{last}");
+    }
+    for last in 200..=255 {
+        assert!(cache.identify(ip(last)).await.verdict.is_ok(), "newcomer {last}");
+    }
+    assert!(source.most_running.load(Ordering::SeqCst) <= REFRESHES);
+}
+
+#[tokio::test(start_paused = true)]
+async fn threat_050_a_newcomers_full_gate_is_no_answer_about_who_is_connected() {
+    let source = Arc::new(Source::default());
+    let (cache, _) = cache(&source);
+    for last in 0..64 {
+        cache.identify(ip(last)).await;
+    }
+    let asked = tokio::spawn({
+        let cache = cache.clone();
+        async move { cache.identify(ip(99)).await.verdict }
+    });
+    settle().await;
+    // Joins the newcomer's question, which is never put.
+    let answer = cache.identify_at_most(ip(99), Duration::from_secs(5)).await;
+    assert_eq!(answer.verdict.unwrap_err(), Reason::PeerUnknown);
+    assert_eq!(asked.await.unwrap().unwrap_err(), Reason::WhoisBusy);
+}
+
+#[tokio::test(start_paused = true)]
+async fn threat_027_who_comes_by_ipv6_has_the_grants_of_that_address_or_none() {
+    let source = Arc::new(Source::default());
+    let (peer, own): (IpAddr, IpAddr) =
+        ("fd7a:115c:a1e0::2".parse().unwrap(), "fd7a:115c:a1e0::1".parse().unwrap());
+    guard(&source.people).extend([(peer, "bob@example.com"), (ip(2), "bob@example.com")]);
+    let (cache, state) = cache(&source);
+    let mut next = TailnetState::clone(&state.load());
+    let mut running = crate::domain::Running::clone(next.running().unwrap());
+    running.ips = vec![ip(1), own];
+    next.phase = crate::domain::Phase::Running(Arc::new(running));
+    state.store(Arc::new(next));
+    let has_grants = |answer: Answer| {
+        answer.verdict.unwrap().grants().is_some_and(|grants| grants.iter().next().is_some())
+    };
+    guard(&source.caps).replace("admin");
+    assert!(has_grants(cache.identify(ip(2)).await), "by IPv4");
+    assert!(!has_grants(cache.identify(peer).await), "the IPv4 address's grants count by IPv6");
+    guard(&source.scoped).replace((own, "user"));
+    assert!(has_grants(cache.identify_at_most(peer, Duration::ZERO).await), "the IPv6 address's do not");
 }
