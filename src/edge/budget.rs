@@ -83,8 +83,7 @@ impl Budgets {
         if share.as_ref().is_some_and(|share| share.is_of(principal, client)) {
             return Ok(());
         }
-        // Given back first: a connection of Serve's changes hands all the time.
-        *share = None;
+        // Who may not have it leaves it charged to whoever had it.
         *share = Some(self.take(principal, client)?);
         Ok(())
     }
@@ -161,6 +160,8 @@ mod tests {
         assert_eq!(budgets.charge(&mut second, &token, None), Err(Reason::TooManyOpen));
         budgets.charge(&mut first, &local, None).unwrap();
         budgets.charge(&mut second, &token, None).unwrap();
+        assert_eq!(budgets.charge(&mut first, &token, None), Err(Reason::TooManyOpen));
+        assert!(first.as_ref().is_some_and(|share| share.is_of(&local, None)), "still somebody's");
         drop((first, second));
         assert!(budgets.open.borrow().is_empty(), "a count of nothing takes no memory");
     }

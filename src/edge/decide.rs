@@ -23,7 +23,7 @@ use crate::api::{self, health};
 use crate::authn::{self, Authentication, Context, Refusal};
 use crate::authz::{self, Question};
 use crate::domain::addr::is_loopback;
-use crate::domain::{ClientAddr, HttpsSite, Principal, Public, Reason, Role, Route, TailnetState};
+use crate::domain::{ClientAddr, Exposure, HttpsSite, Principal, Public, Reason, Role, Route, TailnetState};
 use crate::ingress::attest::{AtAccept, Condition};
 use crate::ingress::classify::{Classified, Policy, classify};
 use crate::ingress::{Endpoint, FramingFault, IngressFacts, Via, authority_of, framing_fault};
@@ -67,6 +67,13 @@ enum Decision {
 }
 
 impl Decision {
+    fn principal(&self) -> &Principal {
+        match self {
+            Self::App(permit) => permit.principal(),
+            Self::Own(permit) => permit.principal(),
+        }
+    }
+
     fn is_public(&self) -> bool {
         matches!(self, Self::App(permit) if matches!(permit.principal(), Principal::Public))
     }
@@ -113,15 +120,14 @@ impl Edge {
             }
             trail.allowed = true;
             // A page that rebound its name to us is local, too; its Host is not.
-            let detail = facts.local_direct && guard::host_is_ours(&facts, &self.hosts(view, conn, None));
+            let detail = self.is_this_machine(view, conn, &facts);
             return Ok(Allowed::Probe(probe, detail));
         }
 
         // The metrics, for this machine itself, like the probes' details.
         if request.uri().path() == api::METRICS
             && health::allows(request.method())
-            && facts.local_direct
-            && guard::host_is_ours(&facts, &self.hosts(view, conn, None))
+            && self.is_this_machine(view, conn, &facts)
         {
             trail.allowed = true;
             return Ok(Allowed::Metrics);
@@ -188,6 +194,8 @@ impl Edge {
             (Err(reason), None) => return Err(reason.into()),
         };
         if !decision.is_public() {
+            // From one bound to another: what no longer counts as unproven counts as theirs.
+            self.live.charge(conn, decision.principal(), facts.client.map(|client| client.ip()))?;
             conn.control.proven();
         }
         trail.allowed = true;
@@ -206,6 +214,20 @@ impl Edge {
             }
             Decision::Own(permit) => Allowed::Own { permit, via, path: policy.into_owned() },
         })
+    }
+
+    /// Whether a process of this machine asks, for itself. A raw TCP forward, of
+    /// Serve's or Funnel's, looks like one to all but the kernel, which says that the
+    /// socket is tailscaled's. Where that cannot be told, nothing may forward here.
+    fn is_this_machine(&self, view: &View, conn: &Conn, facts: &IngressFacts) -> bool {
+        let by_another = || {
+            let known = view.state.serve_facts().and_then(|facts| facts.daemon);
+            let daemon = known.or_else(|| self.shared.daemon.now());
+            daemon.is_some_and(|daemon| conn.socket_uid().is_some_and(|uid| uid != daemon.uid))
+        };
+        facts.local_direct
+            && guard::host_is_ours(facts, &self.hosts(view, conn, None))
+            && (view.state.loopback_exposure() == Exposure::No || by_another())
     }
 
     /// Where whoever came over plain HTTP to a tailnet address is to go instead

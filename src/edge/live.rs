@@ -22,7 +22,7 @@ use super::conn::Conn;
 use super::grant::{Grant, IDENTITY_AGE};
 use super::recheck::{recheck, still_is, still_open};
 use super::shared::{Settings, Shared};
-use crate::domain::{Reason, TailnetState};
+use crate::domain::{Principal, Reason, TailnetState};
 use crate::ingress::Via;
 use crate::proxy::{CloseReason, CloseSignal, Closer};
 
@@ -34,12 +34,13 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 struct Open {
     grant: Grant,
     closer: Closer,
-    _share: Share,
+    _share: Option<Share>,
 }
 
 /// What is open on one worker.
 pub(super) struct Live {
-    budgets: Budgets,
+    connections: Budgets,
+    streams: Budgets,
     open: RefCell<Vec<Open>>,
     conns: RefCell<Vec<Weak<Conn>>>,
     settings: RefCell<Option<Arc<Settings>>>,
@@ -57,7 +58,8 @@ impl Live {
     /// Nothing yet, on a worker with room for so many connections.
     pub(super) fn new(max_connections: usize) -> Self {
         Self {
-            budgets: Budgets::new(max_connections),
+            connections: Budgets::new(max_connections),
+            streams: Budgets::new(max_connections),
             open: RefCell::default(),
             conns: RefCell::default(),
             settings: RefCell::default(),
@@ -68,7 +70,28 @@ impl Live {
         }
     }
 
-    /// Gives something an entry of its own: a tunnel, a stream of HTTP/2.
+    /// Charges a connection to whoever uses it now, whatever they ask for: one that is
+    /// idle, or asks for the gateway's own pages only, takes a place, too.
+    ///
+    /// # Errors
+    ///
+    /// Its caller has as much open as they may.
+    pub(super) fn charge(
+        &self,
+        conn: &Conn,
+        principal: &Principal,
+        client: Option<IpAddr>,
+    ) -> Result<(), Reason> {
+        let charge = || self.connections.charge(&mut conn.share.borrow_mut(), principal, client);
+        charge().or_else(|_| {
+            // What has just ended may not have been noticed yet.
+            self.prune();
+            charge()
+        })
+    }
+
+    /// Gives a stream of HTTP/2 an entry of its own. Streams are counted apart from
+    /// connections: many on one is what HTTP/2 is for.
     ///
     /// # Errors
     ///
@@ -79,18 +102,37 @@ impl Live {
         grant: Grant,
         client: Option<IpAddr>,
     ) -> Result<CloseSignal, Reason> {
-        // The connection itself counts no more beside what is open on it.
-        conn.share.take();
-        let take = || self.budgets.take(&grant.principal, client);
+        self.charge(conn, &grant.principal, client)?;
+        let take = || self.streams.take(&grant.principal, client);
         let share = take().or_else(|_| {
-            // What has just ended may not have been noticed yet.
             self.prune();
             take()
         })?;
+        Ok(self.add(grant, Some(share)))
+    }
+
+    /// The same for a tunnel, which takes its connection's place: it lives on when
+    /// what is remembered of the connection is gone.
+    ///
+    /// # Errors
+    ///
+    /// Its caller has as much open as they may.
+    pub(super) fn tunnel(
+        &self,
+        conn: &Conn,
+        grant: Grant,
+        client: Option<IpAddr>,
+    ) -> Result<CloseSignal, Reason> {
+        self.charge(conn, &grant.principal, client)?;
+        let share = conn.share.take();
+        Ok(self.add(grant, share))
+    }
+
+    fn add(&self, grant: Grant, share: Option<Share>) -> CloseSignal {
         let closer = Closer::default();
         let signal = closer.signal();
         self.open.borrow_mut().push(Open { grant, closer, _share: share });
-        Ok(signal)
+        signal
     }
 
     /// Remembers a connection whose requests share one entry, and on what the latest
@@ -105,7 +147,7 @@ impl Live {
         grant: Grant,
         client: Option<IpAddr>,
     ) -> Result<CloseSignal, Reason> {
-        self.budgets.charge(&mut conn.share.borrow_mut(), &grant.principal, client)?;
+        self.charge(conn, &grant.principal, client)?;
         *conn.grant.borrow_mut() = Some(grant);
         if !conn.watched.replace(true) {
             self.conns.borrow_mut().push(Rc::downgrade(conn));
@@ -154,13 +196,16 @@ impl Live {
             // By the clock: the end of a Funnel is no change that anybody makes.
             self.close_refused(|grant| still_open(grant, shared, &settings));
         }
-        if !same(&self.settings, &settings) | !same(&self.state, &state) {
+        let changed = !same(&self.settings, &settings) | !same(&self.state, &state);
+        let asked = self.identities_at.get();
+        let due = asked.is_none_or(|(at, epoch)| at.elapsed() >= IDENTITY_AGE || epoch != state.epoch);
+        if changed || due {
             // First what needs no question: a slow `whois` of one device must not
-            // keep another's right alive.
+            // keep another's right alive. By the clock, too: a right may have an end
+            // (`until`), and not everybody has an address to be asked about.
             self.close_refused(|grant| recheck(grant, None, shared, &settings, &state));
         }
-        let asked = self.identities_at.get();
-        if asked.is_none_or(|(at, epoch)| at.elapsed() >= IDENTITY_AGE || epoch != state.epoch) {
+        if due {
             self.identities_at.set(Some((Instant::now(), state.epoch)));
             self.ask(shared, state.epoch);
         }

@@ -47,7 +47,7 @@ pub struct Edge {
     pools: UpstreamPools,
     view: RefCell<Rc<View>>,
     api: RefCell<axum::Router>,
-    live: Rc<Live>,
+    pub(super) live: Rc<Live>,
     counts: Arc<WorkerCounts>,
 }
 
@@ -204,8 +204,11 @@ impl Edge {
         }
         let client = facts.client.map(|client| client.ip());
         self.live.note(facts.via);
-        if upgrade || http2 {
+        if http2 {
             return self.live.enter(conn, grant, client);
+        }
+        if upgrade {
+            return self.live.tunnel(conn, grant, client);
         }
         self.live.reuse(conn, grant, client)
     }

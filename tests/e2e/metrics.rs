@@ -76,3 +76,27 @@ fn threat_099_the_end_of_the_certificate_is_a_metric() {
     until("the warning is over", || !scrape(&next).contains("certificate_expires_soon"));
     assert!((left(&scrape(&next)) / 86_400.0).floor() == 60.0);
 }
+
+#[test]
+fn threat_016_a_raw_forward_to_this_port_is_not_this_machine() {
+    let (tailnet, app) = (Tailnet::new(), Upstream::echo());
+    let daemon = StandIn::of(&tailnet, &["stranger"]);
+    let config = format!("{{gateway: {{tailscale: {{socket: {}, client: 'auto'}}}}}}", daemon.socket());
+    let gateway = Setup::on(&tailnet).upstream(&app).token(TOKEN).config(config).start_on_tailnet();
+    let local = gateway.local();
+    until("nothing forwards here", || local.get(PATH).status == 200);
+    tailnet.set(&[&format!(r#"serve={{"TCP":{{"443":{{"TCPForward":"127.0.0.1:{}"}}}}}}"#, gateway.port())]);
+    until("the forward is there", || daemon.try_listener(443, "stranger").is_some());
+    let through = Client::to(daemon.listener(443, "stranger")).host(&gateway.loopback().to_string());
+    until("the metrics are not for the internet", || through.get(PATH).status == 401);
+    through.get(PATH).assert_refused(401, "token_missing");
+    if may_switch_user("threat_016") {
+        // Whoever is not tailscaled is this machine all the same.
+        let metrics = speak_as(NOBODY, gateway.loopback(), &local.bytes("GET", PATH, b""));
+        assert_eq!(metrics.status, 200, "{}", metrics.text());
+    }
+    tailnet.set(&["fault.status=hang"]);
+    until("it is not ready", || through.get("/readyz").status == 503);
+    assert_eq!(through.get("/readyz").json(), serde_json::json!({"ready": false}), "nothing of why");
+    assert_eq!(app.connections(), 0);
+}

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::support::h2::H2;
 use super::support::*;
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -339,10 +340,9 @@ fn threat_078_a_websocket_that_is_not_read_is_held_back_and_not_stored() {
     drop(socket);
 }
 
-#[test]
-fn threat_076_one_person_cannot_hold_every_connection() {
+/// Room for a few dozen connections on each worker, half of them for one person.
+fn with_little_room() -> (Tailnet, Upstream, Gateway) {
     let (tailnet, app) = (Tailnet::new(), Upstream::echo());
-    // Room for a few dozen connections on each worker, half of them for one person.
     let gateway = Setup::on(&tailnet)
         .upstream(&app)
         .open_files(600)
@@ -350,6 +350,65 @@ fn threat_076_one_person_cannot_hold_every_connection() {
             r#"{{gateway: {{auth: {{token: "{TOKEN}"}}, access: {{allow: ["bob@example.com"]}}}}}}"#
         ))
         .start_on_tailnet();
+    (tailnet, app, gateway)
+}
+
+#[test]
+fn threat_076_connections_that_only_ask_for_the_gateways_own_pages_are_counted() {
+    let (_tailnet, _app, gateway) = with_little_room();
+    let bob = gateway.peer(BOB).with("Connection", "keep-alive");
+    let mut open = Vec::new();
+    let refused = loop {
+        assert!(open.len() < 600, "nothing was refused");
+        let mut wire = bob.open();
+        wire.send(&bob.bytes("GET", "/_openclaw/whoami", b""));
+        let answer = wire.answer_to("GET");
+        open.push(wire);
+        if answer.status != 200 {
+            break answer;
+        }
+    };
+    refused.assert_refused(429, "too_many_open");
+    assert!(open.len() > 20, "{} were let through", open.len());
+    for _ in 0..50 {
+        assert_eq!(gateway.peer(ALICE).get("/_openclaw/whoami").status, 200, "Alice is served");
+    }
+    open.clear();
+    until("Bob may again", || gateway.peer(BOB).get("/_openclaw/whoami").status == 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_076_idle_connections_of_http2_are_counted() {
+    let (_tailnet, _app, gateway) = with_little_room();
+    for target in ["/", "/_openclaw/whoami"] {
+        let mut open = Vec::new();
+        let refused = loop {
+            assert!(open.len() < 600, "{target}: nothing was refused");
+            let h2 = H2::from(gateway.tailnet(), BOB).await;
+            let answer = h2.whole(h2.ask("GET", target), "").await;
+            open.push(h2);
+            if answer.status != 200 {
+                break answer;
+            }
+        };
+        refused.assert_refused(429, "too_many_open");
+        assert!(open.len() > 20, "{target}: {} were let through", open.len());
+        // Streams are counted apart: those who have a connection go on using it.
+        let more = open[0].whole(open[0].ask("GET", target), "").await;
+        assert_eq!(more.status, 200, "{target}: on a connection that is open");
+        for _ in 0..20 {
+            let h2 = H2::from(gateway.tailnet(), ALICE).await;
+            assert_eq!(h2.whole(h2.ask("GET", target), "").await.status, 200, "Alice is served");
+        }
+        drop(open);
+        let bob = gateway.peer(BOB);
+        tokio::task::block_in_place(|| until("Bob may again", || bob.get(target).status == 200));
+    }
+}
+
+#[test]
+fn threat_076_one_person_cannot_hold_every_connection() {
+    let (_tailnet, _app, gateway) = with_little_room();
     let origin = format!("http://{}", gateway.tailnet());
     let bob = gateway.peer(BOB).with("Origin", &origin);
     let mut open = Vec::new();

@@ -1,5 +1,7 @@
 //! Mode trusted-proxy: whose word is taken for the user, and for the client.
 
+use tokio_tungstenite::tungstenite::Message;
+
 use super::support::*;
 
 /// A proxy of the tailnet at Carol's address, which is in the list.
@@ -145,4 +147,44 @@ fn threat_059_trusted_proxy_without_users_refuses_to_start() {
         assert_eq!(refused.code, Some(78), "{}", refused.stderr);
         assert!(refused.stderr.contains("allowUsers"), "{}", refused.stderr);
     }
+}
+
+#[test]
+fn threat_050_what_a_proxys_user_has_open_ends_with_their_right() {
+    let (tailnet, app) = (Tailnet::new(), Upstream::echo());
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let config = format!(
+        r#"{{gateway: {{
+            auth: {{mode: "trusted-proxy", trustedProxy: {{
+                userHeader: "x-forwarded-user", allowUsers: ["a@example.com", "b@example.com"],
+            }}}},
+            trustedProxies: ["{CAROL}"],
+            routes: {{app: {{path: "/", upstream: "{}", role: "admin"}}}},
+            access: {{allow: [
+                {{who: "proxy:a@example.com", role: "admin"}},
+                {{who: "proxy:b@example.com", role: "admin", until: {}}},
+            ]}},
+        }}}}"#,
+        app.flag(),
+        now + 12
+    );
+    let gateway = Setup::on(&tailnet).config(config).start_on_tailnet();
+    let origin = format!("http://{}", gateway.tailnet());
+    let open = |user: &str| {
+        let proxy = gateway.peer(CAROL).with("X-Forwarded-For", "203.0.113.4").with("Origin", &origin);
+        proxy.with("X-Forwarded-User", user).websocket("/ws").unwrap()
+    };
+    let (mut stays, mut ends) = (open("a@example.com"), open("b@example.com"));
+    loop {
+        match ends.read() {
+            Ok(Message::Close(Some(frame))) => {
+                assert_eq!((u16::from(frame.code), frame.reason.as_str()), (1008, "revoked"));
+                break;
+            }
+            Ok(_) => {}
+            Err(error) => panic!("it was not closed: {error}"),
+        }
+    }
+    stays.send("still".into()).unwrap();
+    while !matches!(stays.read().unwrap(), Message::Text(text) if text.as_str() == "still") {}
 }
