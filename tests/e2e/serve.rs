@@ -366,15 +366,19 @@ fn threat_028_userspace_sockets_are_asked_about_each_time_with_their_protocol() 
     as_who("bobpc").get("/no").assert_refused(403, "not_allowed");
     let forged = as_who("bobpc").with("Tailscale-User-Login", "alice@example.com").get("/no");
     assert!(matches!(forged.status, 401 | 403), "{}", forged.text());
-    let before = tailnet.calls("whois").len();
+    // The round over what is open asks about its tailnet address, now and then.
+    let of_sockets = || {
+        let calls = tailnet.calls("whois").into_iter().map(|call| call["request"].to_string());
+        calls.filter(|asked| !asked.contains("whois?addr=127.100.")).collect::<Vec<_>>()
+    };
+    let before = of_sockets().len();
     for _ in 0..5 {
         assert_eq!(as_who("phone").get("/").seen().login().as_deref(), Some("alice@example.com"));
     }
-    let calls = tailnet.calls("whois");
+    let calls = of_sockets();
     assert_eq!(calls.len() - before, 5, "such an answer is never kept");
-    for call in &calls[before..] {
-        let asked = call["request"].as_str().unwrap();
-        assert!(asked.contains("whois?addr=127.0.0.1:") && asked.ends_with("&proto=tcp"), "{asked}");
+    for asked in &calls[before..] {
+        assert!(asked.contains("whois?addr=127.0.0.1:") && asked.contains("&proto=tcp"), "{asked}");
     }
     // Loopback is not local here: a process beside it gets nothing.
     let local = gateway.local().get("/no");
