@@ -185,12 +185,19 @@ fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
 /// `YYMMDDhhmmssZ`, or with four digits of the year.
 fn time(kind: u8, text: &[u8]) -> Option<SystemTime> {
     let text = std::str::from_utf8(text).ok()?.strip_suffix('Z')?;
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
     let (year, rest) = match kind {
         UTC_TIME if text.len() == 12 => {
-            let year: u64 = text[..2].parse().ok()?;
-            (if year < 50 { 2000 + year } else { 1900 + year }, &text[2..])
+            let (year, rest) = text.split_at_checked(2)?;
+            let year: u64 = year.parse().ok()?;
+            (if year < 50 { 2000 + year } else { 1900 + year }, rest)
         }
-        GENERALIZED_TIME if text.len() == 14 => (text[..4].parse().ok()?, &text[4..]),
+        GENERALIZED_TIME if text.len() == 14 => {
+            let (year, rest) = text.split_at_checked(4)?;
+            (year.parse().ok()?, rest)
+        }
         _ => return None,
     };
     let two = |at: usize| rest.get(at..at + 2)?.parse::<u64>().ok();
@@ -223,6 +230,16 @@ mod tests {
         assert_eq!(seconds(UTC_TIME, "2402291200Z"), None);
         assert_eq!(seconds(UTC_TIME, "241329120000Z"), None);
         assert_eq!(seconds(GENERALIZED_TIME, "99991231235959Z"), Some(253_402_300_799));
+    }
+
+    #[test]
+    fn a_time_that_is_no_digits_is_none() {
+        for text in ["€€€€Z", "2€029120000Z", "é40229120000Z", "+40229120000Z", "24022912000+Z"] {
+            assert_eq!(time(UTC_TIME, text.as_bytes()), None, "{text}");
+        }
+        for text in ["205€101000001Z", "+0500101000001Z", "€€€€01Z"] {
+            assert_eq!(time(GENERALIZED_TIME, text.as_bytes()), None, "{text}");
+        }
     }
 
     fn certificate() -> (CertificateDer<'static>, KeyPair) {
