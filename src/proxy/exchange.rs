@@ -250,6 +250,13 @@ impl<'a> Wait<'a> {
     }
 
     pub(super) fn poll(&mut self, deadline: &mut Deadline, cx: &mut Context<'_>) -> Poll<ProxyError> {
+        // An upload that never pauses uses up the task's budget in every turn, and
+        // then neither timer nor signal would answer.
+        if !has_budget_remaining()
+            && let Some(reason) = self.bounds.close.reason()
+        {
+            return Poll::Ready(ProxyError::Ended(reason));
+        }
         while deadline.poll(cx).is_ready() {
             let now = Instant::now();
             // The time to answer starts when the upload has ended or stalled.

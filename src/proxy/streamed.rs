@@ -74,7 +74,8 @@ pub(super) fn receive(
         deadline: Deadline::at(Instant::now()),
         waiting: false,
         idle: bounds.timeouts.idle,
-        closing: Closing::Not(bounds.close.clone()),
+        signal: bounds.close.clone(),
+        closed: None,
     };
     (parts, Body::Local(Box::pin(streamed)))
 }
@@ -180,12 +181,6 @@ impl Source {
     }
 }
 
-enum Closing {
-    /// Nothing has been waited for yet.
-    Not(CloseSignal),
-    Listening(Pin<Box<dyn Future<Output = CloseReason>>>),
-}
-
 struct Streamed {
     source: Source,
     /// The piece that came with the head.
@@ -193,7 +188,9 @@ struct Streamed {
     deadline: Deadline,
     waiting: bool,
     idle: Duration,
-    closing: Closing,
+    signal: CloseSignal,
+    /// The signal being waited for: from the first wait on.
+    closed: Option<Pin<Box<dyn Future<Output = CloseReason>>>>,
 }
 
 impl Streamed {
@@ -206,13 +203,8 @@ impl Streamed {
         if self.deadline.poll(cx).is_ready() {
             return Poll::Ready(Cut::Idle(self.idle));
         }
-        if let Closing::Not(signal) = &self.closing {
-            self.closing = Closing::Listening(Box::pin(signal.clone().closed()));
-        }
-        match &mut self.closing {
-            Closing::Listening(closed) => closed.as_mut().poll(cx).map(Cut::Closed),
-            Closing::Not(_) => Poll::Pending,
-        }
+        let closed = self.closed.get_or_insert_with(|| Box::pin(self.signal.clone().closed()));
+        closed.as_mut().poll(cx).map(Cut::Closed)
     }
 }
 
@@ -225,6 +217,11 @@ impl HttpBody for Streamed {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        // An upstream that always has more is never waited for (threat rule 49).
+        if let Some(reason) = this.signal.reason() {
+            this.source.live = None;
+            return Poll::Ready(Some(Err(Cut::Closed(reason).into())));
+        }
         let piece = match this.first.take() {
             Some(first) => Poll::Ready(Some(first)),
             None => this.source.poll(cx),

@@ -1,8 +1,10 @@
 //! WebSockets: who gets one, what passes through, and when it ends.
 
+use std::io::Read as _;
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -416,6 +418,51 @@ fn threat_049_who_is_taken_off_the_list_loses_sockets_and_streams_and_nobody_els
     refused.unwrap_err().assert_refused(403, "not_allowed");
     assert_open(&mut alice, "after");
     assert_open(&mut carol, "after");
+}
+
+/// Reads up to `most` bytes of an answer, more slowly than they are sent; how many came.
+fn read_slowly(wire: &mut Wire, most: usize) -> usize {
+    let (mut came, mut buffer) = (0, vec![0; 64 * 1024]);
+    while came < most {
+        match wire.stream.read(&mut buffer) {
+            Ok(0) | Err(_) => break,
+            Ok(read) => came += read,
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    came
+}
+
+#[test]
+fn threat_049_a_download_that_never_waits_ends_too() {
+    const MANY: usize = 64 * 1024 * 1024;
+    let tailnet = Tailnet::new();
+    let app = Upstream::scripted(|mut conn| {
+        while let Some(request) = conn.request() {
+            if !request.starts_with(b"GET /endless ") {
+                conn.send(b"HTTP/1.1 204 No Content\r\n\r\n");
+                continue;
+            }
+            conn.send(b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\n");
+            while conn.send(&[b'x'; 256 * 1024]) {}
+        }
+    });
+    let setup = Setup::on(&tailnet).upstream(&app).config(access(TOKEN, r#""bob@example.com""#));
+    let gateway = setup.start_on_tailnet();
+    let download = |who: &str| {
+        let client = gateway.peer(who);
+        let mut wire = client.open();
+        wire.send(&client.bytes("GET", "/endless", b""));
+        assert_eq!(wire.head().status, 200);
+        assert!(read_slowly(&mut wire, 1024 * 1024) >= 1024 * 1024);
+        wire
+    };
+    let (mut alice, mut bob) = (download(ALICE), download(BOB));
+    gateway.write_config(&access(TOKEN, ""));
+    until("Bob is refused", || gateway.peer(BOB).get("/").status == 403);
+    // What was on its way still comes: the buffers of four sockets, far less than this.
+    assert!(read_slowly(&mut bob, MANY) < MANY, "Bob's download goes on");
+    assert!(read_slowly(&mut alice, MANY) >= MANY, "Alice's was ended, too");
 }
 
 #[test]

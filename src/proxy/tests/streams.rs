@@ -224,3 +224,36 @@ fn a_client_that_breaks_off_its_upload_breaks_the_upstreams_connection() {
         assert_eq!(wire.rest().await, b"up");
     });
 }
+
+/// The most that is on its way when something is cut, and much more.
+const ON_ITS_WAY: usize = 32 * 1024 * 1024;
+
+#[test]
+fn threat_049_a_download_that_never_waits_ends_when_its_right_does() {
+    // A thread of its own: on the worker's, it would pause whenever the gateway runs.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let upstream = std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        let (mut socket, _) = listener.accept().unwrap();
+        assert!(socket.read(&mut [0; 4096]).unwrap() > 0);
+        let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\n");
+        while socket.write_all(&[b'x'; 256 * 1024]).is_ok() {}
+    });
+    run(async {
+        let gateway = Gateway::new(route_to(tcp(port)));
+        let mut client = gateway.client();
+        client.send(GET).await;
+        client.head().await;
+        client.exactly(4 * 1024 * 1024).await;
+        gateway.closer.close(CloseReason::Revoked);
+        let mut more = 0;
+        // Slower than the upstream, which so always has something ready.
+        while let Some(piece) = client.piece().await {
+            more += piece;
+            assert!(more < ON_ITS_WAY, "the download goes on");
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    });
+    upstream.join().unwrap();
+}

@@ -129,6 +129,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         std::mem::replace(&mut self.seen, rest)
     }
 
+    /// The length of what is here or comes next, unless the other side has closed.
+    pub(crate) async fn piece(&mut self) -> Option<usize> {
+        self.seen.reserve(64 * 1024);
+        let here = !self.seen.is_empty() || self.more().await;
+        here.then(|| std::mem::take(&mut self.seen).len())
+    }
+
     /// Whatever comes until the other side closes.
     pub(crate) async fn rest(&mut self) -> Vec<u8> {
         while self.more().await {}
