@@ -57,7 +57,10 @@ fn threat_099_the_end_of_the_certificate_is_a_metric() {
     let scrape = |trusted: &Pair| {
         let config = client_config(&[trusted], &["http/1.1"]);
         let mut wire = TlsWire::open(gateway.loopback(), "localhost", &config).unwrap();
-        let request = format!("GET {PATH} HTTP/1.1\r\nHost: localhost:{}\r\n\r\n", gateway.port());
+        // With the token: before Tailscale is known, this machine alone is not enough.
+        let bearer = format!("Authorization: Bearer {TOKEN}");
+        let request =
+            format!("GET {PATH} HTTP/1.1\r\nHost: localhost:{}\r\n{bearer}\r\n\r\n", gateway.port());
         wire.request(request.as_bytes()).text()
     };
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
