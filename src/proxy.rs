@@ -132,7 +132,9 @@ pub async fn forward(
         // Boxed: the ordinary request need not carry its size.
         return Box::pin(websocket(request, &accept, on_upgrade, &entry, bounds)).await;
     }
-    let (mut parts, body) = match exchange::pooled(&entry, request, bounds).await? {
+    let got = exchange::pooled(&entry, request, bounds).await?;
+    bounds.check()?;
+    let (mut parts, body) = match got {
         Got::Whole(response) => {
             let (parts, body) = response.into_parts();
             (parts, Body::full(body))
@@ -179,6 +181,7 @@ async fn websocket(
 
     // A connection of its own: it never comes back.
     let answer = exchange::fresh(entry, request, bounds).await?;
+    bounds.check()?;
     let (status, headers) = (answer.response.status(), answer.response.headers());
     if !upgrade::is_accepted(status, headers, accept, compression)? {
         response::check(&answer.response)?;

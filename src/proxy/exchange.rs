@@ -36,6 +36,13 @@ pub(super) struct Bounds<'a> {
     pub(super) close: &'a CloseSignal,
 }
 
+impl Bounds<'_> {
+    /// Fails once the signal has come: after every wait that did not listen for it.
+    pub(super) fn check(&self) -> Result<(), ProxyError> {
+        self.close.reason().map_or(Ok(()), |reason| Err(ProxyError::Ended(reason)))
+    }
+}
+
 /// What a request got.
 pub(super) enum Got {
     /// A whole answer.
@@ -56,7 +63,7 @@ pub(super) struct Answer {
     pub(super) bodiless: bool,
 }
 
-struct Failure {
+pub(super) struct Failure {
     error: ProxyError,
     unsent: Option<Request<RequestBody>>,
     /// Whether the connection ended without having said anything.
@@ -125,7 +132,7 @@ async fn new(
     if !matches!(request.body(), RequestBody::Empty) {
         return fresh(entry, request, bounds).await.map(Got::Begun);
     }
-    let mut bare = entry.connect(bounds.timeouts.connect).await?;
+    let mut bare = connect(entry, bounds).await?;
     match direct::ask(&mut bare, &request, bounds).await.map_err(|lost| lost.error)? {
         Heard::Whole(response) => {
             entry.give_back(Kept::Bare(bare));
@@ -152,8 +159,15 @@ pub(super) async fn fresh(
     request: Request<RequestBody>,
     bounds: Bounds<'_>,
 ) -> Result<Answer, ProxyError> {
-    let live = entry.connect(bounds.timeouts.connect).await?.into_live(None).await?;
+    let live = connect(entry, bounds).await?.into_live(None).await?;
     attempt(live, request, bounds).await.map_err(|failure| failure.error)
+}
+
+/// A new connection, for a request whose right has not ended meanwhile.
+async fn connect(entry: &Entry, bounds: Bounds<'_>) -> Result<Box<Bare>, ProxyError> {
+    let bare = entry.connect(bounds.timeouts.connect).await?;
+    bounds.check()?;
+    Ok(bare)
 }
 
 /// What it takes to send a request again.
@@ -182,7 +196,7 @@ impl Spare {
     }
 }
 
-async fn attempt(
+pub(super) async fn attempt(
     mut live: Box<Live>,
     request: Request<RequestBody>,
     bounds: Bounds<'_>,
@@ -195,9 +209,11 @@ async fn attempt(
     let mut ended = false;
     let outcome = poll_fn(|cx| {
         ended = live.poll(cx).is_ready();
-        if std::mem::take(&mut live.replays) && !ended {
-            // That wrote the request; the answer is here.
+        if live.replays && !ended {
+            // That wrote the request, unless the task's budget was used up; the answer
+            // is here.
             ended = live.poll(cx).is_ready();
+            live.replays = !live.heard.get();
         }
         // The reply can only come from the line above, in this very task, so
         // it needs no waker: a real one would only make the task run again.

@@ -50,6 +50,17 @@ impl UpstreamIo {
         self.again = Some(Box::new(Replay { asked: false, answer }));
     }
 
+    /// Waits until something has arrived.
+    #[cfg(test)]
+    pub(super) async fn readable(&self) {
+        match &self.transport {
+            Transport::Tcp(io) => io.readable().await,
+            Transport::Unix(io) => io.readable().await,
+            Transport::Tls(io) => io.get_ref().0.readable().await,
+        }
+        .unwrap();
+    }
+
     /// Set with every byte that arrives; whoever holds it may clear it.
     pub(super) fn heard(&self) -> Rc<Cell<bool>> {
         self.heard.clone()

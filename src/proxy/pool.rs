@@ -8,9 +8,9 @@
 //! it is taken out, and a sweeper throws away what is old or closed.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -22,6 +22,7 @@ use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use tokio::io::{AsyncRead as _, ReadBuf};
+use tokio::task::coop::unconstrained;
 use tokio::time::Instant;
 
 use super::deadline::Deadline;
@@ -192,9 +193,7 @@ impl Bare {
     /// Whether it is open and has nothing to say.
     fn is_ready(&mut self) -> bool {
         let mut byte = [0];
-        // As below, nobody needs waking.
-        let mut cx = Context::from_waker(Waker::noop());
-        Pin::new(&mut self.io).poll_read(&mut cx, &mut ReadBuf::new(&mut byte)).is_pending()
+        now(|cx| Pin::new(&mut self.io).poll_read(cx, &mut ReadBuf::new(&mut byte))).is_pending()
     }
 
     /// Gives it to hyper, with what has arrived of an answer to a request that was
@@ -228,9 +227,7 @@ impl Live {
 
     /// Whether it is open and between two exchanges.
     fn is_ready(&mut self) -> bool {
-        // Nobody is waiting for the connection, so nobody needs waking.
-        let mut cx = Context::from_waker(Waker::noop());
-        Pin::new(&mut self.connection).poll(&mut cx).is_pending() && self.sender.is_ready()
+        now(|cx| Pin::new(&mut self.connection).poll(cx)).is_pending() && self.sender.is_ready()
     }
 
     /// Drives the connection. Ready when it has ended; not to be polled again
@@ -238,6 +235,13 @@ impl Live {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
         Pin::new(&mut self.connection).poll(cx)
     }
+}
+
+/// Asks a connection that nobody is waiting for, so nobody needs waking. Without a
+/// budget: to a task that has used its own up, every socket would seem to have nothing
+/// to say.
+fn now<T>(mut ask: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+    pin!(unconstrained(poll_fn(|cx| ask(cx)))).poll(&mut Context::from_waker(Waker::noop()))
 }
 
 impl Pools {
@@ -265,5 +269,73 @@ impl Pools {
         // An upstream that no configuration names any more is only held here.
         entries.retain(|entry| Arc::strong_count(&entry.upstream) > 1 || Rc::strong_count(entry) > 1);
         entries.iter().any(|entry| !entry.idle.borrow().is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::task::coop::{consume_budget, has_budget_remaining};
+
+    use super::super::close_signal::CloseSignal;
+    use super::super::exchange::{Bounds, attempt};
+    use super::super::io::Transport;
+    use super::super::tests::support::run;
+    use super::*;
+
+    /// Uses up what this task may do before it has to wait for its turn.
+    fn use_up_the_budget() {
+        while has_budget_remaining() {
+            let _ = pin!(consume_budget()).poll(&mut Context::from_waker(Waker::noop()));
+        }
+    }
+
+    async fn pair() -> (Box<Bare>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (far, _) = listener.accept().await.unwrap();
+        let io = UpstreamIo::new(Transport::Tcp(near));
+        (Box::new(Bare { io, deadline: Deadline::at(Instant::now()) }), far)
+    }
+
+    #[test]
+    fn threat_079_stray_bytes_are_seen_by_a_task_without_budget() {
+        run(async {
+            for live in [false, true] {
+                for stray in [false, true] {
+                    let (bare, mut far) = pair().await;
+                    if stray {
+                        far.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison").await.unwrap();
+                        bare.io.readable().await;
+                    }
+                    let mut kept = match live {
+                        true => Kept::Live(bare.into_live(None).await.unwrap()),
+                        false => Kept::Bare(bare),
+                    };
+                    use_up_the_budget();
+                    assert_eq!(kept.is_ready(), !stray, "live: {live}");
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn an_answer_that_has_begun_is_taken_over_by_a_task_without_budget() {
+        run(async {
+            let (bare, _far) = pair().await;
+            let answer = Bytes::from_static(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok");
+            let live = bare.into_live(Some(answer)).await.unwrap();
+            let close = CloseSignal::never();
+            let bounds = Bounds { timeouts: Default::default(), close: &close };
+            use_up_the_budget();
+            let mut answer = pin!(attempt(live, http::Request::new(RequestBody::Empty), bounds));
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(answer.as_mut().poll(&mut cx).is_pending());
+            // It is woken at once, and not again before the wait is a long one.
+            tokio::task::yield_now().await;
+            let Poll::Ready(Ok(answer)) = answer.poll(&mut cx) else { panic!("it waits") };
+            assert_eq!(answer.response.status(), 200);
+        });
     }
 }

@@ -1,4 +1,5 @@
 use super::support::*;
+use super::transports::acceptor;
 use crate::proxy::CloseReason;
 
 #[test]
@@ -256,4 +257,43 @@ fn threat_049_a_download_that_never_waits_ends_when_its_right_does() {
         }
     });
     upstream.join().unwrap();
+}
+
+#[test]
+fn threat_049_an_answer_that_comes_after_its_right_has_ended_is_not_passed_on() {
+    run(async {
+        let app = App::bind().await;
+        let gateway = Gateway::new(app.route());
+        let mut client = gateway.client();
+        client.send(GET).await;
+        let mut wire = app.accept().await;
+        wire.head().await;
+        gateway.closer.close(CloseReason::Revoked);
+        wire.send(OK).await;
+        assert!(client.head().await.starts_with("http/1.1 403"));
+    });
+}
+
+#[test]
+fn threat_049_what_waits_for_a_connection_is_not_sent_after_its_right_has_ended() {
+    let post = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi";
+    for request in [GET, post, super::websocket::UPGRADE] {
+        run(async {
+            let (acceptor, _) = acceptor();
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let mut route =
+                route_to(crate::domain::UpstreamAddr::Tcp { tls: true, host: "localhost".into(), port });
+            std::sync::Arc::get_mut(&mut route.upstream).unwrap().insecure_skip_verify = true;
+            let gateway = Gateway::new(route);
+            let mut client = gateway.client();
+            client.send(request).await;
+            // The gateway waits for the rest of the handshake.
+            let (stream, _) = listener.accept().await.unwrap();
+            gateway.closer.close(CloseReason::Revoked);
+            let mut wire = Wire::new(acceptor.accept(stream).await.unwrap());
+            assert!(wire.rest().await.is_empty(), "it was sent: {request}");
+            assert!(client.head().await.starts_with("http/1.1 403"), "{request}");
+        });
+    }
 }

@@ -62,24 +62,31 @@ fn threat_067_a_squatter_gets_no_identity_headers() {
     });
 }
 
+type Key = rcgen::CertifiedKey<rcgen::KeyPair>;
+
+/// What accepts TLS as `localhost`.
+pub(super) fn acceptor() -> (tokio_rustls::TlsAcceptor, Key) {
+    let key = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+    let server =
+        rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![key.cert.der().clone()],
+                rustls::pki_types::PrivatePkcs8KeyDer::from(key.signing_key.serialize_der()).into(),
+            )
+            .unwrap();
+    (tokio_rustls::TlsAcceptor::from(Arc::new(server)), key)
+}
+
 #[test]
 fn a_tls_upstream_is_verified() {
     run(async {
-        let key = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+        let (acceptor, key) = acceptor();
         let dir = tempfile::tempdir().unwrap();
         let ca = dir.path().join("ca.pem");
         std::fs::write(&ca, key.cert.pem()).unwrap();
-        let server =
-            rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-                .with_safe_default_protocol_versions()
-                .unwrap()
-                .with_no_client_auth()
-                .with_single_cert(
-                    vec![key.cert.der().clone()],
-                    rustls::pki_types::PrivatePkcs8KeyDer::from(key.signing_key.serialize_der()).into(),
-                )
-                .unwrap();
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let https = |host: &str, change: &dyn Fn(&mut Upstream)| {
