@@ -168,11 +168,11 @@ impl NodeKeeper {
             Ok(pair) => match self.take(&name, &pair, validity.is_some()) {
                 Ok(()) => {
                     self.failures = 0;
-                    // Where it is due for renewal already, for its short life or for our
-                    // clock, the next one may be no better.
+                    // Where the new one is due for renewal already, for its short life or
+                    // for our clock, the next will be no better.
                     let now = SystemTime::now();
                     let facts = self.have.as_ref().and_then(|have| have.tls.facts());
-                    let due = facts.is_none_or(|facts| facts.renew_at() <= now);
+                    let due = validity.is_some() && facts.is_none_or(|facts| facts.renew_at() <= now);
                     self.retry = due.then(|| (name, now + LONGEST));
                     return;
                 }

@@ -321,3 +321,27 @@ fn it_takes_the_tailnet_and_a_port_of_its_own() {
         assert!(exited.code == Some(78) && exited.stderr.contains(key), "{more}: {}", exited.stderr);
     }
 }
+
+#[test]
+fn threat_099_a_new_one_that_is_due_already_is_not_followed_by_another_at_once() {
+    let (app, net) = (Upstream::echo(), Net::new());
+    let (first, second) = (Pair::ending(&[NAME], 29), Pair::ending(&[NAME], 28));
+    net.give(&first, NAME);
+    let mut gateway = net.setup(&app).start_on_tailnet();
+    until("the same again is refused", || gateway.log().contains("the same certificate again"));
+    let before = net.tailnet.calls("cert").len();
+
+    // As with a clock that is far ahead: each is new, and none is young.
+    net.give(&second, NAME);
+    gateway.restart();
+    let config = client_config(&[&second], &["http/1.1"]);
+    until("the second is shown", || {
+        TlsWire::open_from(net.ip(2), net.site(), NAME, &config)
+            .is_ok_and(|wire| wire.certificate() == second.der().to_vec())
+    });
+    // The keeper does one thing after another: what it asks next is this.
+    net.tailnet.set(&["self.name=moved"]);
+    until("the new name has a certificate", || net.tls(2, "moved.tailnet-example.test").is_ok());
+    let calls = net.tailnet.calls("cert").split_off(before);
+    assert_eq!(calls.len(), 2, "{calls:?}");
+}
