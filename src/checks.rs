@@ -22,5 +22,5 @@ pub fn examine(seen: &Seen) -> Vec<Finding> {
     findings.extend(tailscale::findings(seen));
     findings.extend(gateway::findings(&seen.gateway));
     findings.extend(certificate::findings(seen));
-    findings
+    findings.into_iter().map(Finding::visible).collect()
 }

@@ -26,6 +26,14 @@ pub enum Gateway {
         /// What came.
         detail: String,
     },
+    /// A program of another user listens there. It was not asked: what it says may be
+    /// anything.
+    OfAnotherUser {
+        /// Where.
+        addr: SocketAddr,
+        /// Whose it is.
+        uid: u32,
+    },
     /// It answered `/readyz`.
     Answers {
         /// Where.
@@ -50,6 +58,13 @@ pub(super) fn findings(seen: &Gateway) -> Vec<Finding> {
                 Finding::new(Level::Error, "gateway_not_answering", detail)
                     .fix("stop the other program, or set gateway.port"),
             ]
+        }
+        Gateway::OfAnotherUser { addr, uid } => {
+            let detail =
+                format!("what listens at {addr} belongs to uid {uid}, not to us or root, and was not asked");
+            vec![Finding::new(Level::Error, "gateway_of_another_user", detail).fix(format!(
+                "where the gateway runs as uid {uid}, run openclaw doctor as that user; else stop that program"
+            ))]
         }
         Gateway::Answers { addr, ready, .. } => of_answer(*addr, ready),
     }

@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
@@ -11,12 +11,14 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, Error as RustlsError, SignatureScheme, StreamOwned,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::gateway::Gateway;
-use crate::ingress::CertFacts;
+use crate::ingress::{CertFacts, OwnerError, peer_uid};
 
 const LIMIT: Duration = Duration::from_secs(3);
+/// How soon it is looked again whether the connection was accepted.
+const ACCEPTED_WITHIN: Duration = Duration::from_millis(5);
 const MAX_ANSWER: u64 = 256 * 1024;
 
 /// Sends `GET /readyz` to a loopback address. No secret goes out.
@@ -24,6 +26,11 @@ pub(super) fn ask(addr: SocketAddr, tls: bool) -> Gateway {
     let stream = match TcpStream::connect_timeout(&addr, LIMIT) {
         Ok(stream) => stream,
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Gateway::Nobody { addr },
+        Err(error) => return Gateway::Other { addr, detail: error.to_string() },
+    };
+    let trust = match trust(&stream) {
+        Ok(Trust::AnotherUser(uid)) => return Gateway::OfAnotherUser { addr, uid },
+        Ok(trust) => trust,
         Err(error) => return Gateway::Other { addr, detail: error.to_string() },
     };
     let asked = stream
@@ -35,9 +42,43 @@ pub(super) fn ask(addr: SocketAddr, tls: bool) -> Gateway {
         Err(error) => return Gateway::Other { addr, detail: error.to_string() },
     };
     match readyz(&answer) {
+        Some(ready) if trust == Trust::Unknown => {
+            Gateway::Answers { addr, ready: json!({"ready": ready["ready"]}), shown }
+        }
         Some(ready) => Gateway::Answers { addr, ready, shown },
         None => Gateway::Other { addr, detail: "no answer of /readyz's kind".into() },
     }
+}
+
+/// Whose words an answer would be. A port is anybody's who binds it first, and what a
+/// gateway says is commands to run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    /// Ours or root's.
+    Ours,
+    /// Somebody else's, with this uid.
+    AnotherUser(u32),
+    /// This system does not say.
+    Unknown,
+}
+
+/// Asks the kernel who has accepted the connection, once somebody has.
+fn trust(stream: &TcpStream) -> io::Result<Trust> {
+    let (server, client) = (stream.peer_addr()?, stream.local_addr()?);
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        match peer_uid(server, client) {
+            Ok(owner) => return Ok(judge(owner.uid, rustix::process::geteuid().as_raw())),
+            Err(OwnerError::Unsupported) => return Ok(Trust::Unknown),
+            Err(OwnerError::NotFound) if Instant::now() < deadline => std::thread::sleep(ACCEPTED_WITHIN),
+            Err(OwnerError::NotFound) => return Err(io::Error::other("nobody accepts the connection")),
+            Err(error) => return Err(io::Error::other(error)),
+        }
+    }
+}
+
+fn judge(uid: u32, us: u32) -> Trust {
+    if uid == us || uid == 0 { Trust::Ours } else { Trust::AnotherUser(uid) }
 }
 
 fn exchange(addr: SocketAddr, mut stream: impl Read + Write) -> io::Result<Vec<u8>> {

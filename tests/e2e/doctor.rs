@@ -1,6 +1,7 @@
 //! `openclaw doctor`, asked about a gateway that runs, one that does not, and a
 //! configuration that cannot.
 
+use std::io::{BufRead as _, Write as _};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -149,4 +150,52 @@ fn threat_099_the_end_and_the_names_of_a_certificate_are_findings() {
     dir.put("garbage", "garbage");
     let said = doctor(&gateway, &[]);
     assert_eq!(said.finding("certificate_unusable")["level"], "error");
+}
+
+#[test]
+fn the_words_of_another_users_program_are_not_believed() {
+    if !may_switch_user("the_words_of_another_users_program_are_not_believed") {
+        return;
+    }
+    let (app, tailnet) = (Upstream::echo(), Tailnet::new());
+    let setup = Setup::on(&tailnet).upstream(&app).token(TOKEN).config(config(&tailnet, ""));
+    let mut gateway = setup.start_on_tailnet();
+    let port = gateway.loopback();
+    gateway.stop();
+    let body = r#"{"ready": false, "failing": [{"code": "evil\u001b[2J", "detail": "evil", "fix": "evil | sudo sh"}]}"#;
+    let length = body.len();
+    let _theirs = answer_as(
+        NOBODY,
+        port,
+        format!("HTTP/1.1 503 Service Unavailable\r\nContent-Length: {length}\r\n\r\n{body}").as_bytes(),
+    );
+    let said = doctor(&gateway, &[]);
+    assert_eq!(said.code, Some(3), "{:#}", said.json);
+    assert_eq!(said.finding("gateway_of_another_user")["level"], "error");
+    assert!(!said.text.contains("evil") && !said.json.to_string().contains("evil"), "{}", said.text);
+}
+
+#[test]
+fn what_is_said_cannot_steer_a_terminal() {
+    let (app, tailnet) = (Upstream::echo(), Tailnet::new());
+    let setup = Setup::on(&tailnet).upstream(&app).token(TOKEN).config(config(&tailnet, ""));
+    let mut gateway = setup.start_on_tailnet();
+    let port = gateway.loopback();
+    gateway.stop();
+    let listener = std::net::TcpListener::bind(port).unwrap();
+    let body =
+        r#"{"ready": false, "failing": [{"code": "odd", "detail": "\u001b[2J\u009b1m", "fix": "x\u202ey"}]}"#;
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut lines = std::io::BufReader::new(&stream).lines();
+            while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+            let _ = write!(stream, "HTTP/1.1 503 Service Unavailable\r\n\r\n{body}");
+        }
+    });
+    let said = doctor(&gateway, &[]);
+    assert_eq!(said.finding("odd")["detail"], r"\u{1b}[2J\u{9b}1m");
+    assert_eq!(said.finding("odd")["fix"], r"x\u{202e}y");
+    let steers = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+    assert!(!said.text.contains(steers), "{:?}", said.text);
 }

@@ -21,7 +21,7 @@ pub(crate) use self::client::{Answer, Client, Wire};
 pub(crate) use self::frames::header_of;
 pub(crate) use self::gateway::{Gateway, Setup};
 pub(crate) use self::memory::resident;
-pub(crate) use self::other_user::{NOBODY, leave_as, may_switch_user, speak_as, speak_bytes_as};
+pub(crate) use self::other_user::{NOBODY, answer_as, leave_as, may_switch_user, speak_as, speak_bytes_as};
 pub(crate) use self::public::{Public, PublicSocket};
 pub(crate) use self::published::{BOTH, Published, await_failing, await_ready, failing};
 pub(crate) use self::sample_app::SampleApp;

@@ -1,7 +1,7 @@
 //! Doing something as another user of this machine. Takes root.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{BufRead as _, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
@@ -72,6 +72,38 @@ pub(crate) fn leave_as(uid: u32, to: SocketAddr, bytes: &[u8]) {
     assert!(child.wait_with_output().unwrap().status.success());
 }
 
+/// A program of another user that answers everybody with the same bytes.
+pub(crate) struct TheirServer(Child);
+
+/// Starts one, which listens when this returns.
+#[track_caller]
+pub(crate) fn answer_as(uid: u32, at: SocketAddr, bytes: &[u8]) -> TheirServer {
+    let mut child = another(uid, at, &[("E2E_ANSWER", "1")]);
+    child.stdin.take().unwrap().write_all(bytes).unwrap();
+    let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
+    let listens = said.any(|line| line.is_ok_and(|line| line.contains("listening:")));
+    let server = TheirServer(child);
+    assert!(listens, "the other user cannot listen at {at}");
+    server
+}
+
+impl Drop for TheirServer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn answer_everybody(at: SocketAddr, bytes: &[u8]) {
+    let listener = TcpListener::bind(at).unwrap();
+    std::io::stdout().write_all(b"\nlistening:\n").unwrap();
+    for stream in listener.incoming() {
+        let mut stream = stream.unwrap();
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write_all(bytes);
+    }
+}
+
 /// The other half of [`speak_as`]; by itself it does nothing.
 #[test]
 fn speaks_for_another_user() {
@@ -79,6 +111,9 @@ fn speaks_for_another_user() {
     let to: SocketAddr = to.into_string().unwrap().parse().unwrap();
     let mut bytes = Vec::new();
     std::io::stdin().read_to_end(&mut bytes).unwrap();
+    if std::env::var_os("E2E_ANSWER").is_some() {
+        return answer_everybody(to, &bytes);
+    }
     let mut stream = TcpStream::connect_timeout(&to, LIMIT).unwrap();
     stream.set_read_timeout(Some(LIMIT)).unwrap();
     // It may be closed on at once.
