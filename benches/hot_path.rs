@@ -21,7 +21,7 @@ use openclaw::authz::{self, Permit, Question};
 use openclaw::domain::route::{Route, RoutePrefix, Upstream, UpstreamAddr, UpstreamKind};
 use openclaw::domain::tailnet::{NodeAttributes, Owner};
 use openclaw::domain::{
-    Access, HostMode, LocalAddr, PeerAddr, Phase, Principal, Public, Role, Running, ServeView, TailnetState,
+    Access, HostMode, LocalAddr, PeerAddr, Phase, Principal, Public, Role, Running, TailnetState,
 };
 use openclaw::edge::guard::{self, Hosts};
 use openclaw::edge::path;
@@ -74,11 +74,9 @@ fn tailnet() -> TailnetState {
     TailnetState {
         last_ips: running.ips.clone(),
         phase: Phase::Running(Arc::new(running)),
-        serve: ServeView::Unknown,
-        clean_since: Default::default(),
         epoch: 1,
         tun: Some(true),
-        was_exposed: false,
+        ..TailnetState::unknown()
     }
 }
 

@@ -12,6 +12,7 @@
 //! all from a checked [`config::Config`]. [`domain`] holds the words they share,
 //! [`watch`] keeps what is known of the tailnet true.
 
+pub mod any_certificate;
 pub mod api;
 pub mod app;
 pub mod authn;

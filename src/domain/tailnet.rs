@@ -307,11 +307,9 @@ pub(crate) mod tests {
         TailnetState {
             last_ips: running.ips.clone(),
             phase: Phase::Running(Arc::new(running)),
-            serve: ServeView::Unknown,
-            clean_since: CleanSince::default(),
             epoch: 1,
             tun: Some(true),
-            was_exposed: false,
+            ..TailnetState::unknown()
         }
     }
 

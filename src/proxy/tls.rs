@@ -3,12 +3,12 @@
 use std::io;
 use std::sync::{Arc, LazyLock};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, RootCertStore};
 
+use crate::any_certificate::AnyCertificate;
 use crate::domain::Upstream;
 
 /// The system's roots, read once: it takes milliseconds.
@@ -27,7 +27,7 @@ pub(super) fn client_config(upstream: &Upstream) -> io::Result<Arc<ClientConfig>
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?;
     let config = if upstream.insecure_skip_verify {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(Unseen(provider)))
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate::new(provider)))
     } else {
         builder.with_root_certificates(roots(upstream)?)
     };
@@ -47,44 +47,4 @@ fn roots(upstream: &Upstream) -> io::Result<RootCertStore> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the caFile holds no certificate"));
     }
     Ok(store)
-}
-
-/// `insecureSkipVerify`: whatever certificate is shown is believed; the
-/// handshake must still be signed with it.
-#[derive(Debug)]
-struct Unseen(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unseen {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -64,21 +64,7 @@ fn port_of(host_port: &str) -> Option<u16> {
 mod tests {
     use super::*;
     use crate::serve::journal::Phase;
-
-    fn node() -> NodeFacts {
-        NodeFacts { id: "nGw".into(), name: "gw.example.ts.net".into() }
-    }
-
-    fn route() -> Route {
-        Route {
-            https: true,
-            port: 443,
-            path: "/".into(),
-            target: "unix:/run/openclaw/serve.sock".into(),
-            session: false,
-            funnel: false,
-        }
-    }
+    use crate::serve::model::{node, route};
 
     fn entry() -> Entry {
         Entry::intended(&route(), &node()).in_phase(Phase::Placed)

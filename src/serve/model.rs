@@ -7,6 +7,19 @@ use serde_json::{Map, Value, json};
 
 use super::plan::{NodeFacts, Route};
 
+/// The target of [`route`].
+pub(super) const SOCKET: &str = "unix:/run/openclaw/serve.sock";
+
+/// The node of these tests.
+pub(super) fn node() -> NodeFacts {
+    NodeFacts { id: "nGw".into(), name: "gw.example.ts.net".into() }
+}
+
+/// What a gateway on it wants.
+pub(super) fn route() -> Route {
+    Route { https: true, port: 443, path: "/".into(), target: SOCKET.into(), session: false, funnel: false }
+}
+
 /// What a port listens for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Tcp {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use openclaw_tailscale::{Error, ServeConfig};
 
 use super::*;
-use crate::serve::model::{Model, Tcp};
+use crate::serve::model::{Model, Tcp, node, route};
 
 /// What survives a process: the daemon's configuration and the journal.
 #[derive(Clone, Default)]
@@ -126,21 +126,6 @@ impl Hands for Process {
 
     fn held(&self) -> Vec<Route> {
         Vec::new()
-    }
-}
-
-fn node() -> NodeFacts {
-    NodeFacts { id: "nGw".into(), name: "gw.example.ts.net".into() }
-}
-
-fn route() -> Route {
-    Route {
-        https: true,
-        port: 443,
-        path: "/".into(),
-        target: "unix:/run/openclaw/serve.sock".into(),
-        session: false,
-        funnel: false,
     }
 }
 

@@ -1,17 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::serve::model::{Model, Tcp};
-
-const SOCKET: &str = "unix:/run/openclaw/serve.sock";
-
-fn node() -> NodeFacts {
-    NodeFacts { id: "nGw".into(), name: "gw.example.ts.net".into() }
-}
-
-fn route() -> Route {
-    Route { https: true, port: 443, path: "/".into(), target: SOCKET.into(), session: false, funnel: false }
-}
+use crate::serve::model::{Model, SOCKET, Tcp, node, route};
 
 fn session() -> Route {
     Route { target: "http://127.0.0.1:4000".into(), session: true, ..route() }
