@@ -149,6 +149,39 @@ fn each_refusal_has_its_code_its_mend_and_an_end() {
 }
 
 #[test]
+fn a_configuration_that_cannot_be_read_is_not_edited() {
+    for kind in ["garbage", "truncated", "empty", "wrong-shape:array"] {
+        let world = Published::by("cli");
+        world.neighbours();
+        let (others, edits) = (world.of_others(), world.tailnet.calls("serve").len());
+        world.tailnet.set(&[&format!("fault.serve-status={kind}")]);
+        let mut gateway = world.setup("serve").start();
+        gateway.wait_for_log("the Serve configuration could not be read");
+        // What leads to our port is not known, so nobody is told details without a secret.
+        assert_eq!(gateway.local().get("/readyz").status, 503);
+        assert_eq!(gateway.local().bearer(TOKEN).get("/here").status, 200, "loopback serves");
+        assert!(gateway.lives());
+        assert_eq!(world.tailnet.calls("serve").len(), edits, "{kind}: something was edited");
+        world.tailnet.set(&["fault.serve-status=none"]);
+        gateway.wait_for_log("serve enabled: ");
+        await_ready(&gateway);
+        assert_eq!(world.of_others(), others, "{kind}");
+    }
+}
+
+#[test]
+fn a_command_line_that_is_newer_than_the_daemon_works() {
+    let versions = r#"version={client: "1.104.0-t0123456789ab-gabcdef012345", daemon: "1.102.3-t0123456789ab-gabcdef012345"}"#;
+    let world = Published::on(Tailnet::new().with(&[versions]), "cli");
+    world.neighbours();
+    let others = world.of_others();
+    let gateway = world.start();
+    await_ready(&gateway);
+    assert_eq!(world.person("phone").get("/").seen().login().as_deref(), Some("alice@example.com"));
+    assert_eq!(world.of_others(), others);
+}
+
+#[test]
 fn one_lost_race_is_run_again() {
     for client in BOTH {
         let world = Published::by(client);
