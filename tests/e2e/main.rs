@@ -29,6 +29,7 @@ mod secrets;
 mod serve;
 mod serve_commands;
 mod serve_crash;
+mod serve_faults;
 mod serve_ingress;
 mod serve_managed;
 mod tailscale_faults;

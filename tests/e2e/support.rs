@@ -31,7 +31,7 @@ pub(crate) use self::tailnet::*;
 pub(crate) use self::tailscaled::Tailscaled;
 pub(crate) use self::tls::{Pair, TlsDir, TlsWire, client_config, tls_app};
 pub(crate) use self::upstream::{Conn, Upstream};
-pub(crate) use self::wait::{LIMIT, until};
+pub(crate) use self::wait::{LIMIT, until, until_within};
 
 /// A token of sound length.
 pub(crate) const TOKEN: &str = "e2e-token-5c1f0a77b3d94e6f8a21";

@@ -1,8 +1,8 @@
 //! Faults do what their names say.
 
-use std::io::Read;
+use std::io::{BufReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Stdio};
+use std::process::Child;
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
 
@@ -134,13 +134,18 @@ fn too_much_output_comes_to_an_end_or_not() {
     let (_fake, ran) = faulty("huge-stdout");
     assert!(ran.stdout.len() > 50 << 20);
     let fake = Fake::with("lab");
-    fake.set(&["fault.whois=endless-stderr"]);
-    let mut command = fake.command(&WHOIS);
-    let mut child = command.stdout(Stdio::null()).spawn().unwrap();
-    let mut some = vec![0; 1 << 20];
-    child.stderr.take().unwrap().read_exact(&mut some).unwrap();
-    child.kill().unwrap();
-    child.wait().unwrap();
+    for pipe in ["stdout", "stderr"] {
+        fake.set(&[&format!("fault.whois=endless-{pipe}")]);
+        let mut child = fake.command(&WHOIS).spawn().unwrap();
+        let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let mut some = vec![0; 1 << 20];
+        match pipe {
+            "stdout" => BufReader::new(out).read_exact(&mut some).unwrap(),
+            _ => BufReader::new(err).read_exact(&mut some).unwrap(),
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A gateway that manages Serve, and the others whose routes it must leave alone.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -107,7 +108,13 @@ impl Published {
     /// What is published, as text: byte for byte.
     #[track_caller]
     pub(crate) fn text(&self) -> String {
-        let mut command = Command::new(self.tailnet.bin());
+        self.text_by(&self.tailnet.bin())
+    }
+
+    /// The same by a program elsewhere in the tailnet's directory.
+    #[track_caller]
+    pub(crate) fn text_by(&self, program: &Path) -> String {
+        let mut command = Command::new(program);
         let done = command.args(["serve", "status", "--json"]).stdin(Stdio::null()).output().unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         String::from_utf8(done.stdout).unwrap()
@@ -129,7 +136,12 @@ impl Published {
     /// The same as text without our mount: what belongs to others.
     #[track_caller]
     pub(crate) fn of_others(&self) -> String {
-        let mut json = self.json();
+        Self::others_in(&self.text())
+    }
+
+    /// The same of a text.
+    pub(crate) fn others_in(text: &str) -> String {
+        let mut json: Value = serde_json::from_str(text).unwrap();
         let site = format!("{HOST}:80");
         if let Some(sessions) = json.get_mut("Foreground").and_then(Value::as_object_mut) {
             sessions.retain(|_, session| session["Web"][&site].is_null());
