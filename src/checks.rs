@@ -11,6 +11,7 @@ mod finding;
 mod gateway;
 mod gather;
 mod probe;
+mod serve;
 mod tailscale;
 
 pub use finding::{Finding, Level};
@@ -21,6 +22,7 @@ pub fn examine(seen: &Seen) -> Vec<Finding> {
     let mut findings = configuration::findings(&seen.configuration);
     findings.extend(tailscale::findings(seen));
     findings.extend(gateway::findings(&seen.gateway));
+    findings.extend(serve::findings(seen));
     findings.extend(certificate::findings(seen));
     findings.into_iter().map(Finding::visible).collect()
 }

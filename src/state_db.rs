@@ -18,6 +18,7 @@ mod funnel;
 mod serve_journal;
 
 pub use attendance::{Attendance, is_attended};
+pub use serve_journal::read_serve_journal;
 
 /// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +61,7 @@ impl StateDb {
             .mode(0o700)
             .create(&dir)
             .map_err(|source| StateError::Create { path: dir.clone(), source })?;
-        let path = dir.join("tailnet-gateway.db");
+        let path = place(state_dir);
         // Made by us first: SQLite would use the umask.
         OpenOptions::new()
             .create(true)
@@ -134,6 +135,11 @@ impl StateDb {
             .execute("DELETE FROM user_id_pin WHERE login = ?1", params![login.to_ascii_lowercase()])
             .map_err(|error| error.to_string())
     }
+}
+
+/// The database of a state directory.
+fn place(state_dir: &Path) -> PathBuf {
+    state_dir.join("state").join("tailnet-gateway.db")
 }
 
 /// Pins go to the database when there is one.

@@ -48,7 +48,10 @@ const ROOMS: &[(&str, &[&str])] = &[
             TAILSCALE,
         ],
     ),
-    ("checks", &["certs", "ingress", "config", "telemetry", "any_certificate", TAILSCALE]),
+    (
+        "checks",
+        &["certs", "ingress", "serve", "state_db", "config", "telemetry", "any_certificate", TAILSCALE],
+    ),
     ("funnel", &["edge", "config", "domain"]),
     ("watch", &["ingress", "domain", TAILSCALE]),
     (

@@ -60,8 +60,9 @@ pub(super) fn findings(seen: &Gateway) -> Vec<Finding> {
             ]
         }
         Gateway::OfAnotherUser { addr, uid } => {
-            let detail =
-                format!("what listens at {addr} belongs to uid {uid}, not to us or root, and was not asked");
+            let detail = format!(
+                "what listens at {addr} belongs to uid {uid}, not to us, to root or to the owner of these files, and was not asked"
+            );
             vec![Finding::new(Level::Error, "gateway_of_another_user", detail).fix(format!(
                 "where the gateway runs as uid {uid}, run openclaw doctor as that user; else stop that program"
             ))]

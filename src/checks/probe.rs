@@ -19,14 +19,15 @@ const LIMIT: Duration = Duration::from_secs(3);
 const ACCEPTED_WITHIN: Duration = Duration::from_millis(5);
 const MAX_ANSWER: u64 = 256 * 1024;
 
-/// Sends `GET /readyz` to a loopback address. No secret goes out.
-pub(super) fn ask(addr: SocketAddr, tls: bool) -> Gateway {
+/// Sends `GET /readyz` to a loopback address. No secret goes out. `service` is the user
+/// whose gateway it is by its files, whom root believes, too.
+pub(super) fn ask(addr: SocketAddr, tls: bool, service: Option<u32>) -> Gateway {
     let stream = match TcpStream::connect_timeout(&addr, LIMIT) {
         Ok(stream) => stream,
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Gateway::Nobody { addr },
         Err(error) => return Gateway::Other { addr, detail: error.to_string() },
     };
-    let trust = match trust(&stream) {
+    let trust = match trust(&stream, service) {
         Ok(Trust::AnotherUser(uid)) => return Gateway::OfAnotherUser { addr, uid },
         Ok(trust) => trust,
         Err(error) => return Gateway::Other { addr, detail: error.to_string() },
@@ -52,7 +53,7 @@ pub(super) fn ask(addr: SocketAddr, tls: bool) -> Gateway {
 /// gateway says is commands to run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Trust {
-    /// Ours or root's.
+    /// Ours or root's; to root also those of the user whose files were read.
     Ours,
     /// Somebody else's, with this uid.
     AnotherUser(u32),
@@ -61,12 +62,12 @@ enum Trust {
 }
 
 /// Asks the kernel who has accepted the connection, once somebody has.
-fn trust(stream: &TcpStream) -> io::Result<Trust> {
+fn trust(stream: &TcpStream, service: Option<u32>) -> io::Result<Trust> {
     let (server, client) = (stream.peer_addr()?, stream.local_addr()?);
     let deadline = Instant::now() + LIMIT;
     loop {
         match peer_uid(server, client) {
-            Ok(owner) => return Ok(judge(owner.uid, rustix::process::geteuid().as_raw())),
+            Ok(owner) => return Ok(judge(owner.uid, rustix::process::geteuid().as_raw(), service)),
             Err(OwnerError::Unsupported) => return Ok(Trust::Unknown),
             Err(OwnerError::NotFound) if Instant::now() < deadline => std::thread::sleep(ACCEPTED_WITHIN),
             Err(OwnerError::NotFound) => return Err(io::Error::other("nobody accepts the connection")),
@@ -75,8 +76,9 @@ fn trust(stream: &TcpStream) -> io::Result<Trust> {
     }
 }
 
-fn judge(uid: u32, us: u32) -> Trust {
-    if uid == us || uid == 0 { Trust::Ours } else { Trust::AnotherUser(uid) }
+fn judge(uid: u32, us: u32, service: Option<u32>) -> Trust {
+    let is_service = us == 0 && service == Some(uid);
+    if uid == us || uid == 0 || is_service { Trust::Ours } else { Trust::AnotherUser(uid) }
 }
 
 fn exchange(addr: SocketAddr, mut stream: impl Read + Write) -> io::Result<Vec<u8>> {
@@ -113,4 +115,24 @@ fn readyz(answer: &[u8]) -> Option<Value> {
     let at = answer.windows(4).position(|part| part == b"\r\n\r\n")?;
     let body: Value = serde_json::from_slice(&answer[at + 4..]).ok()?;
     body["ready"].is_boolean().then_some(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_root_believes_another_user_and_only_the_one_whose_files_it_read() {
+        for (uid, us, service, believed) in [
+            (1000, 1000, None, true),
+            (0, 1000, None, true),
+            (1001, 0, Some(1001), true),
+            (1001, 0, None, false),
+            (1001, 0, Some(1002), false),
+            (1001, 1000, Some(1001), false),
+        ] {
+            let wanted = if believed { Trust::Ours } else { Trust::AnotherUser(uid) };
+            assert!(judge(uid, us, service) == wanted, "{uid} {us} {service:?}");
+        }
+    }
 }

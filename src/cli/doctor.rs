@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{Exit, output};
 use crate::app::locate_options;
+use crate::app::serve_route::wanted;
 use crate::checks::{Finding, Level, examine, gather};
 use crate::config::Env;
 
@@ -38,7 +39,8 @@ pub(super) fn run(args: &DoctorArgs, config: Option<&Path>, env: &Env) -> Exit {
     let locate = |config: Option<&crate::config::Config>| {
         config.map(|config| locate_options(&config.gateway)).unwrap_or_default()
     };
-    let seen = runtime.block_on(gather(config, env, locate));
+    let wanted = |config: &crate::config::Config, public: &_| wanted(&config.gateway, public);
+    let seen = runtime.block_on(gather(config, env, locate, wanted));
     let findings = examine(&seen);
     let threshold = match args.fail_on {
         FailOn::Warning => Level::Warning,

@@ -174,7 +174,7 @@ impl Build<'_> {
                 return None;
             }
         };
-        if let Some(uid) = file.foreign_owner() {
+        if let Some(uid) = file.foreign_owner(self.document.env.read_for()) {
             let what = format!("{shown} belongs to uid {uid}, neither to us nor to root");
             self.refuse(Problem::new(key, what).at_start());
         }

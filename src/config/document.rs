@@ -57,7 +57,7 @@ impl Document {
                 "CLAWDBOT_* and MOLTBOT_* variables are ignored: the names begin with OPENCLAW_ now".into(),
             );
         }
-        let text = read_config(&paths, flag.is_some(), &mut problems, &mut warnings)?;
+        let text = read_config(&paths, flag.is_some(), env.read_for(), &mut problems, &mut warnings)?;
         let own = match &text {
             Some(text) => syntax::parse(text).map_err(|error| unreadable(&paths.config, text, &error))?,
             None => Value::Object(Map::new()),
@@ -102,7 +102,7 @@ impl Document {
     /// Parts, variables, shape.
     fn settle(&mut self) {
         self.value = self.own.clone();
-        let included = include::include(&mut self.value, &self.paths.config);
+        let included = include::include(&mut self.value, &self.paths.config, self.env.read_for());
         self.origins = included.origins;
         self.files.extend(included.files);
         self.problems.extend(included.problems);
@@ -143,6 +143,7 @@ fn unreadable(path: &Path, text: &str, error: &str) -> ConfigError {
 fn read_config(
     paths: &Paths,
     asked_for: bool,
+    read_for: Option<u32>,
     problems: &mut Vec<Problem>,
     warnings: &mut Vec<String>,
 ) -> Result<Option<String>, ConfigError> {
@@ -162,15 +163,21 @@ fn read_config(
         }
         Err(fault) => return Err(Problem::of_file(path, fault.to_string()).into()),
     };
-    check_mode(path, &file, problems, warnings);
+    check_mode(path, &file, read_for, problems, warnings);
     Ok(Some(file.text))
 }
 
 /// Whoever can write the configuration decides who gets in (threat rule 93).
-fn check_mode(path: &Path, file: &FileText, problems: &mut Vec<Problem>, warnings: &mut Vec<String>) {
+fn check_mode(
+    path: &Path,
+    file: &FileText,
+    read_for: Option<u32>,
+    problems: &mut Vec<Problem>,
+    warnings: &mut Vec<String>,
+) {
     let shown = path.display();
     let us = rustix::process::geteuid().as_raw();
-    if let Some(uid) = file.foreign_owner() {
+    if let Some(uid) = file.foreign_owner(read_for) {
         let what = format!("belongs to uid {uid}, not to us (uid {us}) or root");
         problems.push(Problem::of_file(path, what).fix(format!("chown {us} {shown}")).at_start());
     }
@@ -224,7 +231,7 @@ fn load_dotenv(
     let ours = paths.state_dir.join(".env");
     match file::read(&ours, Links::Follow, MAX_DOTENV) {
         Ok(file) => {
-            check_mode(&ours, &file, problems, warnings);
+            check_mode(&ours, &file, env.read_for(), problems, warnings);
             for (name, value) in env::parse_dotenv(&file.text) {
                 env.set_if_unset(&name, &value);
             }

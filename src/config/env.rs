@@ -14,6 +14,7 @@ pub struct Env {
     vars: BTreeMap<String, String>,
     cwd: Option<PathBuf>,
     container: Option<bool>,
+    read_for: Option<u32>,
 }
 
 impl Env {
@@ -22,14 +23,14 @@ impl Env {
         let vars = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        Self { vars, cwd: std::env::current_dir().ok(), container: None }
+        Self { vars, cwd: std::env::current_dir().ok(), container: None, read_for: None }
     }
 
     /// An environment of these variables only, without a working directory and
     /// outside a container.
     pub fn from_vars<N: Into<String>, V: Into<String>>(vars: impl IntoIterator<Item = (N, V)>) -> Self {
         let vars = vars.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-        Self { vars, cwd: None, container: Some(false) }
+        Self { vars, cwd: None, container: Some(false), read_for: None }
     }
 
     /// The same in another working directory.
@@ -42,6 +43,18 @@ impl Env {
     pub fn in_container(mut self, yes: bool) -> Self {
         self.container = Some(yes);
         self
+    }
+
+    /// The same for somebody who only looks at this user's gateway, and reads the files
+    /// that they own as that user's own gateway would.
+    pub fn reading_for(mut self, uid: u32) -> Self {
+        self.read_for = Some(uid);
+        self
+    }
+
+    /// Whose files are read beside our own and root's.
+    pub(crate) fn read_for(&self) -> Option<u32> {
+        self.read_for
     }
 
     /// A variable, trimmed. Blank counts as unset (gateway spec 1.1).

@@ -32,11 +32,11 @@ impl FileText {
         self.mode & 0o002 != 0
     }
 
-    /// The owner, if it is neither us nor root: whoever owns a file decides what is
-    /// in it.
-    pub(crate) fn foreign_owner(&self) -> Option<u32> {
+    /// The owner, if it is neither us nor root, nor whoever it is read for: whoever owns a
+    /// file decides what is in it.
+    pub(crate) fn foreign_owner(&self, read_for: Option<u32>) -> Option<u32> {
         let us = rustix::process::geteuid().as_raw();
-        (self.uid != us && self.uid != 0).then_some(self.uid)
+        (self.uid != us && self.uid != 0 && Some(self.uid) != read_for).then_some(self.uid)
     }
 
     /// Whether the owner's group or anybody may read or write it.

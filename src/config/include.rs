@@ -57,13 +57,14 @@ pub(crate) struct Included {
     pub(crate) warnings: Vec<String>,
 }
 
-/// Merges every part into `value`, which was read from `file`.
-pub(crate) fn include(value: &mut Value, file: &Path) -> Included {
+/// Merges every part into `value`, which was read from `file`; for whom, says
+/// [`Env::read_for`](super::Env::read_for).
+pub(crate) fn include(value: &mut Value, file: &Path, read_for: Option<u32>) -> Included {
     let mut included = Included::default();
     let dir = file.parent().unwrap_or(Path::new("/"));
     // Without a directory there is no file and nothing to include.
     if let Ok(root) = dir.canonicalize() {
-        let mut reader = Reader { root, included: &mut included };
+        let mut reader = Reader { root, read_for, included: &mut included };
         reader.resolve(value, dir, file, &KeyPath::root(), 0);
     }
     included
@@ -71,6 +72,7 @@ pub(crate) fn include(value: &mut Value, file: &Path) -> Included {
 
 struct Reader<'a> {
     root: PathBuf,
+    read_for: Option<u32>,
     included: &'a mut Included,
 }
 
@@ -176,7 +178,7 @@ impl Reader<'_> {
         if text.world_writable() {
             return Err(format!("can be written by anybody: chmod 600 {}", path.display()));
         }
-        if let Some(uid) = text.foreign_owner() {
+        if let Some(uid) = text.foreign_owner(self.read_for) {
             return Err(format!("belongs to uid {uid}, neither to us nor to root"));
         }
         let value = syntax::parse(&text.text).map_err(|error| format!("cannot be read as JSON5: {error}"))?;
@@ -226,7 +228,7 @@ mod tests {
         }
 
         fn include(&self, mut value: Value) -> (Value, Included) {
-            let included = include(&mut value, &self.0.path().join("conf/config.json"));
+            let included = include(&mut value, &self.0.path().join("conf/config.json"), None);
             (value, included)
         }
 

@@ -17,7 +17,7 @@
 
 use std::collections::BTreeSet;
 
-use openclaw_tailscale::{Origin, ServeConfig, WebHandler};
+use openclaw_tailscale::{Origin, ServeConfig, Status, WebHandler};
 
 use super::journal::{Entry, Phase};
 
@@ -35,6 +35,16 @@ pub struct NodeFacts {
 }
 
 impl NodeFacts {
+    /// Of what Tailscale says; `None` while it does not run, or the node has no name.
+    #[must_use]
+    pub fn of(status: &Status) -> Option<Self> {
+        let node = status.is_running().then_some(&status.self_node)?;
+        Some(Self {
+            id: node.id.as_ref()?.as_str().to_owned(),
+            name: node.dns_name.as_ref()?.as_str().trim_end_matches('.').to_owned(),
+        })
+    }
+
     /// `name:port`.
     #[must_use]
     pub fn host_port(&self, port: u16) -> String {
@@ -448,7 +458,7 @@ fn describe(handler: &WebHandler) -> String {
 
 /// Where somebody else's route leads, for the log and for admins: the place alone. Its
 /// user, its path and its query may be their secret.
-fn place(target: &str) -> String {
+pub(crate) fn place(target: &str) -> String {
     const SHOWN: usize = 120;
     let shown = match target.split_once("://") {
         Some((scheme, rest)) => {

@@ -1,20 +1,60 @@
 //! What Serve publishes for us, in the state database.
 
+use std::io::ErrorKind;
+use std::path::Path;
 use std::sync::PoisonError;
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OpenFlags, Row, params};
 
 use super::StateDb;
 use crate::serve::journal::{Entry, Journal, Phase};
 
+/// The journal of a state directory, for whoever only looks: no file is made and no row
+/// changed. Empty where there is no database.
+///
+/// # Errors
+///
+/// A sentence for the operator: it cannot be read.
+pub fn read_serve_journal(state_dir: &Path) -> Result<Vec<Entry>, String> {
+    let path = super::place(state_dir);
+    // What is no plain file might never answer.
+    for name in [path.clone(), path.with_extension("db-wal"), path.with_extension("db-shm")] {
+        match std::fs::symlink_metadata(&name) {
+            Ok(meta) if meta.is_file() => {}
+            Err(error) if error.kind() == ErrorKind::NotFound && name == path => return Ok(Vec::new()),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Ok(_) => return Err(format!("{} is no plain file", name.display())),
+            Err(error) => return Err(format!("{}: {error}", name.display())),
+        }
+    }
+    // Without a log beside it nobody has it open, and nothing of it lies elsewhere: then
+    // SQLite need not make one.
+    let is_whole = !path.with_extension("db-wal").exists();
+    let text = path.to_str().ok_or("the state directory's path is no text")?;
+    let escaped: String = text
+        .chars()
+        .map(|c| if "%?#".contains(c) { format!("%{:02x}", c as u32) } else { c.to_string() })
+        .collect();
+    let uri = format!("file:{escaped}?mode=ro{}", if is_whole { "&immutable=1" } else { "" });
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    let read = || {
+        let connection = Connection::open_with_flags(uri, flags)?;
+        connection.pragma_update(None, "busy_timeout", 2000)?;
+        entries_in(&connection)
+    };
+    read().map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn entries_in(connection: &Connection) -> rusqlite::Result<Vec<Entry>> {
+    let mut statement = connection
+        .prepare("SELECT node, host_port, mount, target, session, https, funnel, phase FROM serve_mount")?;
+    statement.query_map([], entry)?.collect()
+}
+
 impl Journal for StateDb {
     fn entries(&self) -> Result<Vec<Entry>, String> {
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut statement = connection
-            .prepare("SELECT node, host_port, mount, target, session, https, funnel, phase FROM serve_mount")
-            .map_err(|error| error.to_string())?;
-        let rows = statement.query_map([], entry).map_err(|error| error.to_string())?;
-        rows.collect::<Result<_, _>>().map_err(|error| error.to_string())
+        entries_in(&connection).map_err(|error| error.to_string())
     }
 
     fn put(&self, entry: &Entry) -> Result<(), String> {
@@ -118,6 +158,42 @@ mod tests {
         db.strike(&entry()).unwrap();
         db.strike(&entry()).unwrap();
         assert_eq!(db.entries().unwrap(), [moved]);
+    }
+
+    #[test]
+    fn whoever_only_looks_sees_the_same_and_makes_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        let files = || {
+            let mut files: Vec<_> = std::fs::read_dir(home.path().join("state"))
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name())
+                .collect();
+            files.sort();
+            files
+        };
+        assert_eq!(read_serve_journal(home.path()), Ok(Vec::new()));
+        assert!(!home.path().join("state").exists());
+        let db = StateDb::open(home.path()).unwrap();
+        db.put(&entry()).unwrap();
+        let before = files();
+        assert_eq!(read_serve_journal(home.path()).unwrap(), [entry()], "while somebody writes");
+        assert_eq!(files(), before);
+        drop(db);
+        let before = files();
+        assert_eq!(read_serve_journal(home.path()).unwrap(), [entry()], "afterwards");
+        assert_eq!(files(), before);
+    }
+
+    #[test]
+    fn what_is_no_database_is_not_read() {
+        let home = tempfile::tempdir().unwrap();
+        drop(StateDb::open(home.path()).unwrap());
+        let path = home.path().join("state/tailnet-gateway.db");
+        std::fs::write(&path, "no database").unwrap();
+        assert!(read_serve_journal(home.path()).is_err());
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
+        assert!(read_serve_journal(home.path()).unwrap_err().contains("no plain file"));
     }
 
     #[test]

@@ -71,6 +71,30 @@ pub struct TcpForward {
     pub origin: Origin,
 }
 
+impl WebHandler {
+    /// Whether it may lead to `port` of this machine, whose addresses include `own`: as
+    /// [`ServeConfig::targets_port_at`] counts.
+    #[must_use]
+    pub fn may_lead_to_port(&self, port: u16, own: &[std::net::IpAddr]) -> bool {
+        self.proxy.as_deref().is_some_and(|target| Target::of_web(target).may_be_port(port, own))
+    }
+}
+
+impl TcpForward {
+    /// The same of a raw forward.
+    #[must_use]
+    pub fn may_lead_to_port(&self, port: u16, own: &[std::net::IpAddr]) -> bool {
+        Target::of_tcp(&self.target).may_be_port(port, own)
+    }
+
+    /// Whether it leads to the Unix socket at `path`, compared without touching the file
+    /// system.
+    #[must_use]
+    pub fn leads_to_unix(&self, path: &Path) -> bool {
+        Target::of_tcp(&self.target).is_unix(path)
+    }
+}
+
 /// A site that is open to the internet. Every mount on it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FunnelHost {

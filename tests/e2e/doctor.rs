@@ -199,3 +199,99 @@ fn what_is_said_cannot_steer_a_terminal() {
     let steers = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
     assert!(!said.text.contains(steers), "{:?}", said.text);
 }
+
+#[test]
+fn what_serve_publishes_is_held_against_the_journal_without_the_gateway_too() {
+    let world = Published::by("localapi");
+    world.neighbours();
+    let mut gateway = world.start();
+    await_ready(&gateway);
+    let level = |said: &Said, code: &str| said.finding(code)["level"].clone();
+    let detail = |said: &Said, code: &str| said.finding(code)["detail"].as_str().unwrap().to_owned();
+    // In its place, while the gateway runs and afterwards.
+    let said = doctor(&gateway, &[]);
+    assert_eq!((said.code, level(&said, "serve")), (Some(0), "ok".into()), "{:#}", said.json);
+    assert!(detail(&said, "serve").contains(&format!("http://{HOST}/ leads to the gateway")));
+    gateway.stop();
+    let files = || {
+        let state = gateway.state_dir().join("state");
+        let mut names: Vec<_> = std::fs::read_dir(state).unwrap().map(|f| f.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = (world.text(), files(), world.tailnet.calls("serve").len());
+    let said = doctor(&gateway, &[]);
+    assert_eq!(level(&said, "serve"), "ok", "{:#}", said.json);
+    assert_eq!((world.text(), files(), world.tailnet.calls("serve").len()), before, "it only looks");
+    // Taken away, and then somebody else's.
+    world.they(&["serve", "--http=80", "--set-path=/", "off"]);
+    assert_eq!(level(&doctor(&gateway, &[]), "serve_drift"), "warning");
+    world.they(&["serve", "--bg", "--http=80", "http://127.0.0.1:9000"]);
+    let said = doctor(&gateway, &[]);
+    assert_eq!((said.code, level(&said, "serve_conflict")), (Some(3), "error".into()));
+    assert!(detail(&said, "serve_conflict").contains("127.0.0.1:9000"), "{:#}", said.json);
+    // A way around the headers, and one to everybody.
+    let port = gateway.port();
+    world.they(&["serve", "--bg", "--tcp=2223", &format!("tcp://127.0.0.1:{port}")]);
+    let said = doctor(&gateway, &[]);
+    assert!(detail(&said, "serve_raw_forward").contains("port 2223"), "{:#}", said.json);
+    world.they(&["funnel", "--bg", "--https=443", &format!("http://127.0.0.1:{port}")]);
+    let said = doctor(&gateway, &[]);
+    assert!(detail(&said, "serve_by_hand").contains(&format!("{HOST}:443/")), "{:#}", said.json);
+    assert!(detail(&said, "serve_made_public").contains(&format!("{HOST}:443")), "{:#}", said.json);
+    // A configuration that cannot be read is said to be that.
+    world.tailnet.set(&["fault.serve-status=garbage"]);
+    assert_eq!(level(&doctor(&gateway, &[]), "serve_state_unknown"), "warning");
+}
+
+#[test]
+fn what_is_left_behind_is_told_when_serve_is_off() {
+    let world = Published::by("localapi");
+    let mut gateway = world.start();
+    await_ready(&gateway);
+    gateway.signal(rustix::process::Signal::KILL);
+    gateway.wait();
+    gateway.write_config(&world.config("off"));
+    let said = doctor(&gateway, &[]);
+    assert_eq!(said.finding("serve_left_behind")["fix"], "openclaw tailscale serve undo", "{:#}", said.json);
+}
+
+#[test]
+fn root_believes_a_gateway_of_the_user_whose_files_it_reads() {
+    use std::os::unix::fs::PermissionsExt;
+    if !may_switch_user("root_believes_a_gateway_of_the_user_whose_files_it_reads") {
+        return;
+    }
+    let (app, tailnet) = (Upstream::echo(), Tailnet::new());
+    tailnet.give_to(NOBODY);
+    let setup = Setup::on(&tailnet).upstream(&app).token(TOKEN).config(config(&tailnet, "")).uid(NOBODY);
+    let gateway = setup.start_on_tailnet();
+    until("it is ready", || gateway.local().get("/readyz").status == 200);
+    let said = doctor(&gateway, &[]);
+    assert!(said.levels().contains(&("ok", "gateway")), "{:#}", said.json);
+    assert!(said.levels().contains(&("ok", "configuration")), "{:#}", said.json);
+    // Root runs no program that another user chose.
+    assert_eq!(said.finding("tailscale_absent")["level"], "error", "{:#}", said.json);
+    tailnet.set(&["backend=Stopped"]);
+    until("it is not ready", || gateway.local().get("/readyz").status == 503);
+    assert_eq!(doctor(&gateway, &[]).finding("tailscale_not_running")["fix"], "tailscale up");
+    // Files that others may write to, or of two users, say nothing of whose gateway it is.
+    let mode = |mode| std::fs::set_permissions(gateway.state_dir(), PermissionsExt::from_mode(mode)).unwrap();
+    let owner = |uid| std::os::unix::fs::chown(gateway.state_dir(), Some(uid), None).unwrap();
+    let not_believed = |why: &str| {
+        let said = doctor(&gateway, &[]);
+        let levels = said.levels();
+        assert!(
+            levels.iter().all(|(_, code)| !["gateway", "tailscale_not_running"].contains(code)),
+            "{why}: {levels:?}"
+        );
+        assert_eq!(said.code, Some(78), "{why}: {:#}", said.json);
+    };
+    mode(0o770);
+    not_believed("writable by a group");
+    mode(0o700);
+    owner(1);
+    not_believed("two owners");
+    owner(NOBODY);
+    assert!(doctor(&gateway, &[]).levels().contains(&("error", "tailscale_not_running")));
+}
