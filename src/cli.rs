@@ -68,9 +68,14 @@ struct VersionArgs {
 
 /// Runs the command that was typed.
 pub fn run(args: impl IntoIterator<Item = OsString>, env: &Env) -> Exit {
-    let cli = match Cli::try_parse_from(args) {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
-        Err(error) => return usage(&error),
+        Err(error) => {
+            let unknown = error.kind() == clap::error::ErrorKind::InvalidSubcommand;
+            let old = if unknown { tailscale::old_words::answer(&args) } else { None };
+            return old.unwrap_or_else(|| usage(&error));
+        }
     };
     match cli.command {
         Command::Gateway(args) => gateway::run(*args, cli.config, env),

@@ -1,5 +1,6 @@
 //! `openclaw tailscale`: what Tailscale says, and what Serve publishes for us.
 
+pub(super) mod old_words;
 mod serve;
 
 use std::net::IpAddr;

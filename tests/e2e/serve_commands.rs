@@ -109,3 +109,27 @@ fn status_and_whois_say_what_tailscale_says() {
     let serve = ask(&["serve", "status", "--json"]);
     assert_eq!((serve.code, &serve.json()["error"]["code"]), (Some(1), &"tailscale_not_running".into()));
 }
+
+#[test]
+fn the_words_of_older_guides_get_those_of_today() {
+    let world = Published::by("cli");
+    let gateway = world.setup("off").start();
+    let before = (world.text(), world.tailnet.calls("serve").len());
+    let said = ask(&world, &gateway, &["serve", "https:443", "http://127.0.0.1:18789"]);
+    assert_eq!((said.code, said.stdout.as_str()), (Some(2), ""));
+    for words in [
+        "before 1.52",
+        "openclaw config set gateway.tailscale.mode serve",
+        "tailscale serve --bg --https=443 http://127.0.0.1:18789",
+    ] {
+        assert!(said.stderr.contains(words), "{words}: {}", said.stderr);
+    }
+    let json = ask(&world, &gateway, &["serve", "https", "/", "http://127.0.0.1:18789", "--json"]).json();
+    assert_eq!(json["error"]["code"], "serve_old_words", "{json:#}");
+    assert_eq!(json["error"]["fix"], "openclaw config set gateway.tailscale.mode serve");
+    // What is merely mistyped still gets its suggestion.
+    let typo = ask(&world, &gateway, &["serve", "stauts"]);
+    assert_eq!(typo.code, Some(2));
+    assert!(typo.stderr.contains("'status'"), "{}", typo.stderr);
+    assert_eq!((world.text(), world.tailnet.calls("serve").len()), before, "nothing was run");
+}
