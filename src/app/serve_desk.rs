@@ -83,7 +83,7 @@ impl Desk {
     pub(crate) fn entries(&self) -> Result<Vec<Entry>, Trouble> {
         let entries =
             self.journal.entries().map_err(|error| Trouble::new("serve_journal_not_writable", error))?;
-        Ok(entries.into_iter().filter(|entry| entry.node == self.node.id).collect())
+        Ok(entries.into_iter().filter(|entry| entry.node == self.node.key()).collect())
     }
 
     /// Whether a gateway runs: it attends to the state directory, or answers at the Serve

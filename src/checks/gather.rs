@@ -117,7 +117,7 @@ fn published(
 ) -> Option<Box<Published>> {
     let node = NodeFacts::of(status)?;
     let journal = read_serve_journal(&config.state_dir)
-        .map(|entries| entries.into_iter().filter(|entry| entry.node == node.id).collect::<Vec<_>>());
+        .map(|entries| entries.into_iter().filter(|entry| entry.node == node.key()).collect::<Vec<_>>());
     let entries = journal.as_deref().unwrap_or_default();
     // What the gateway opened to the internet stays its affair.
     let public: BTreeSet<u16> = entries.iter().filter(|entry| entry.funnel).filter_map(Entry::port).collect();

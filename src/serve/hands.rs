@@ -239,8 +239,7 @@ impl Hands for TailscaleHands {
             ));
         }
         self.https = status.self_node.has_capability("https");
-        let id = status.self_node.id.as_ref().map(|id| id.as_str());
-        if id != Some(node.id.as_str()) {
+        if NodeFacts::of(&status).is_none_or(|now| now.key() != node.key()) {
             return Err(Trouble::new("tailscale_not_ready", "the node is being changed"));
         }
         Ok(config)

@@ -41,8 +41,8 @@ impl Phase {
 /// One mount of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The node, by its stable id: another profile of the same machine has another
-    /// Serve configuration.
+    /// The node and its tailnet ([`NodeFacts::key`]): another profile of the same machine
+    /// has another Serve configuration.
     pub node: String,
     /// `name:port`, as the configuration has it.
     pub host_port: String,
@@ -65,7 +65,7 @@ impl Entry {
     #[must_use]
     pub fn intended(route: &Route, node: &NodeFacts) -> Self {
         Self {
-            node: node.id.clone(),
+            node: node.key(),
             host_port: node.host_port(route.port),
             mount: route.path.clone(),
             target: route.target.clone(),

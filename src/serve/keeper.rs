@@ -529,6 +529,7 @@ fn fought() -> Trouble {
 pub(crate) fn node_of(running: &Running) -> Option<NodeFacts> {
     Some(NodeFacts {
         id: running.self_id.as_ref()?.as_str().to_owned(),
+        tailnet: running.tailnet.clone(),
         name: running.dns_name.as_ref()?.as_str().trim_end_matches('.').to_owned(),
     })
 }

@@ -12,7 +12,7 @@ pub(super) const SOCKET: &str = "unix:/run/openclaw/serve.sock";
 
 /// The node of these tests.
 pub(super) fn node() -> NodeFacts {
-    NodeFacts { id: "nGw".into(), name: "gw.example.ts.net".into() }
+    NodeFacts { id: "nGw".into(), tailnet: "example.com".into(), name: "gw.example.ts.net".into() }
 }
 
 /// What a gateway on it wants.

@@ -30,6 +30,8 @@ pub use conflict::Conflict;
 pub struct NodeFacts {
     /// Its stable id.
     pub id: String,
+    /// Its tailnet's name.
+    pub tailnet: String,
     /// Its full name, without a final dot.
     pub name: String,
 }
@@ -41,8 +43,17 @@ impl NodeFacts {
         let node = status.is_running().then_some(&status.self_node)?;
         Some(Self {
             id: node.id.as_ref()?.as_str().to_owned(),
+            tailnet: status.current_tailnet.as_ref().map(|tailnet| tailnet.name.clone()).unwrap_or_default(),
             name: node.dns_name.as_ref()?.as_str().trim_end_matches('.').to_owned(),
         })
+    }
+
+    /// What the journal calls it. Tailscale's own ids are unique, those of a control server
+    /// of one's own are `1`, `2`, …: a profile of another such server must not be taken for
+    /// this one, whose routes are not there while that is in use.
+    #[must_use]
+    pub fn key(&self) -> String {
+        format!("{}/{}", self.tailnet, self.id)
     }
 
     /// `name:port`.
@@ -155,7 +166,14 @@ pub fn plan(
     held: &[Route],
     node: &NodeFacts,
 ) -> Plan {
-    let look = Look { found, node, ours: journal.iter().filter(|entry| entry.node == node.id).collect() };
+    let look = Look {
+        found,
+        node,
+        ours: {
+            let key = node.key();
+            journal.iter().filter(|entry| entry.node == key).collect()
+        },
+    };
     let mut plan = Plan::default();
     let mut leaving = BTreeSet::new();
     for entry in &look.ours {

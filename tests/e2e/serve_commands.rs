@@ -133,3 +133,25 @@ fn the_words_of_older_guides_get_those_of_today() {
     assert!(typo.stderr.contains("'status'"), "{}", typo.stderr);
     assert_eq!((world.text(), world.tailnet.calls("serve").len()), before, "nothing was run");
 }
+
+#[test]
+fn threat_069_another_profile_with_the_same_node_id_forgets_nothing() {
+    for client in BOTH {
+        let world = Published::by(client);
+        world.neighbours();
+        let before = world.text();
+        let mut gateway = world.setup("serve").start();
+        gateway.wait_for_log("serve enabled: ");
+        gateway.stop();
+        let published = world.json();
+        let undo = || ask(&world, &gateway, &["serve", "undo", "--json"]).json();
+        // A profile of another control server, which counts its nodes, too. It has a Serve
+        // configuration of its own.
+        world.tailnet.set(&["tailnet.name=other.example", "serve=null"]);
+        assert_eq!(undo()["message"], "Nothing of ours is published.", "{client}");
+        // Back in the first one, what stayed there is still known to be ours.
+        world.tailnet.set(&["tailnet.name=example.com", &format!("serve={published}")]);
+        assert_eq!(undo()["message"], "Taken away.", "{client}");
+        assert_eq!(world.text(), before, "{client}");
+    }
+}

@@ -6,7 +6,7 @@ use super::*;
 const SOCKET: &str = "unix:/run/openclaw/serve.sock";
 
 fn node() -> NodeFacts {
-    NodeFacts { id: "nGw".into(), name: "gw.example.ts.net".into() }
+    NodeFacts { id: "nGw".into(), tailnet: "example.com".into(), name: "gw.example.ts.net".into() }
 }
 
 fn route(target: &str, session: bool) -> Route {

@@ -108,6 +108,10 @@ fn what_is_ours_is_what_the_journal_has_exactly() {
     // A journal of another node, or of another target, says nothing of this mount.
     let other_node = Entry { node: "nOther".into(), ..placed(&route()) };
     assert_eq!(planned(&[], &model, std::slice::from_ref(&other_node)).steps, []);
+    // Nor one of another tailnet whose control server counts its nodes, too.
+    let other_tailnet = NodeFacts { tailnet: "other.example".into(), ..node() };
+    let theirs = plan(&[], &model.config(), &[placed(&route())], &[], &other_tailnet);
+    assert_eq!(theirs.steps, [], "nothing is removed, and nothing forgotten");
     let other_target = Entry { target: "unix:/elsewhere".into(), ..placed(&route()) };
     assert_eq!(planned(&[], &model, std::slice::from_ref(&other_target)).steps, [Step::Forget(other_target)]);
     // Nor is a mount ours that forwards capabilities nobody of us asked for.
