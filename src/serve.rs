@@ -31,7 +31,7 @@ pub use hands::{Hands, TailscaleHands};
 pub use journal::{Entry, Journal, Phase};
 pub use keeper::{Keeper, KeeperHandle, PENDING, Places, Wanted};
 pub(crate) use keeper::{may_publish, node_of, routes};
-pub use plan::{Conflict, NodeFacts, Plan, Route, Standing, Step, plan};
+pub use plan::{Conflict, Held, NodeFacts, Plan, Route, Standing, Step, plan};
 pub use status::{CONFLICT, MountStatus, ServeStatus, Trouble};
 
 use crate::domain::RoutePrefix;

@@ -92,10 +92,12 @@ impl StateDb {
                      funnel INTEGER NOT NULL,
                      phase TEXT NOT NULL,
                      changed TEXT NOT NULL,
+                     session_id TEXT,
                      PRIMARY KEY (node, host_port, mount, target, session)
                  ) STRICT;",
             )
             .and_then(|()| connection.execute_batch(funnel::TABLE))
+            .and_then(|()| serve_journal::complete(&connection))
             .map_err(sqlite)?;
         let version = AtomicI64::new(data_version(&connection).unwrap_or(0));
         Ok(Self { connection: Mutex::new(connection), version })

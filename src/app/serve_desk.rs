@@ -16,7 +16,7 @@ use crate::domain::{Running, ServeFacts, TailnetState};
 use crate::ingress::{is_served_at, serve_dir, serve_socket};
 use crate::serve::Wanted;
 use crate::serve::{
-    Choice, EditLock, Entry, Hands, Ingress, Journal, NodeFacts, Plan, Route, Settled, TailscaleHands,
+    Choice, EditLock, Entry, Hands, Held, Ingress, Journal, NodeFacts, Plan, Settled, TailscaleHands,
     Trouble, choose_ingress, converge, may_publish, node_of, plan, routes, undo,
 };
 use crate::state_db::{StateDb, is_attended};
@@ -127,8 +127,12 @@ impl Desk {
         let choice = self.choice()?;
         let routes = routes(&self.wanted()?, &choice);
         let session = matches!(choice.ingress, Some(Ingress::Loopback(_)));
-        let held: &[Route] = if session && self.gateway_runs() { &routes } else { &[] };
-        let plan = plan(&routes, &self.facts.config, &self.entries()?, held, &self.node);
+        let entries = self.entries()?;
+        let held = match self.gateway_runs() {
+            true => Held::by_journal(&routes, &entries, &self.node),
+            false => Vec::new(),
+        };
+        let plan = plan(&routes, &self.facts.config, &entries, &held, &self.node);
         Ok(Planned { plan, choice, session })
     }
 

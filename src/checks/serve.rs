@@ -10,7 +10,7 @@ use super::gateway::Gateway;
 use super::{Finding, Level, Seen};
 use crate::config::TailscaleMode;
 use crate::serve::plan::place;
-use crate::serve::{Entry, NodeFacts, Phase, Plan, Route, Standing, Step, plan};
+use crate::serve::{Entry, Held, NodeFacts, Phase, Plan, Route, Standing, Step, plan};
 
 /// What was seen of Serve.
 pub enum Serve {
@@ -74,7 +74,7 @@ impl Look<'_> {
     fn findings(&self) -> Vec<Finding> {
         let Published { found, node, wanted, journal, .. } = self.published;
         // What lives only as long as the gateway does is held while it runs.
-        let held: Vec<Route> = wanted.iter().filter(|route| route.session && self.runs).cloned().collect();
+        let held = if self.runs { Held::by_journal(wanted, self.entries, node) } else { Vec::new() };
         let plan = plan(wanted, found, self.entries, &held, node);
         let mut findings: Vec<Finding> =
             plan.standing.iter().map(|(route, standing)| self.standing(route, standing, &plan)).collect();

@@ -122,7 +122,11 @@ mod tests {
         let text = r#"{"Foreground":{"1f":{"TCP":{"443":{"HTTPS":true}},"Web":{"gw.example.ts.net:443":{"Handlers":{"/":{"Proxy":"http://127.0.0.1:4000"}}}}},"2f":{"TCP":{"8443":{"HTTPS":true}}}}}"#;
         let mut document = ServeDocument::parse(text.as_bytes()).unwrap();
         let entry = Entry { session: true, target: "http://127.0.0.1:4000".into(), ..entry() };
-        assert!(remove(&mut document, &entry).unwrap());
+        let of = |id: &str| Entry { session_id: Some(id.into()), ..entry.clone() };
+        // One of another id is somebody else's, though it leads to the same place.
+        assert!(!remove(&mut document, &entry).unwrap());
+        assert!(!remove(&mut document, &of("2f")).unwrap());
+        assert!(remove(&mut document, &of("1f")).unwrap());
         assert_eq!(document.to_json(), r#"{"Foreground":{"2f":{"TCP":{"8443":{"HTTPS":true}}}}}"#);
     }
 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openclaw_tailscale::{
-    BackendState, ETag, EditError, Error, ForegroundEntry, Mount, ProxyTarget, ServeConfig, ServeDocument,
-    ServeSession, Tailscale, Tie,
+    BackendState, ETag, EditError, Error, ForegroundEntry, Mount, Origin, ProxyTarget, ServeConfig,
+    ServeDocument, ServeSession, Tailscale, Tie,
 };
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::document;
 use super::journal::Entry;
-use super::plan::{NodeFacts, Route};
+use super::plan::{Held, NodeFacts, Route};
 use super::status::Trouble;
 
 /// How long a session may take until what it serves is seen.
@@ -46,8 +46,8 @@ pub trait Hands: Send {
         by_command: bool,
     ) -> impl Future<Output = Result<(), EditError>> + Send;
 
-    /// The routes that living sessions of ours hold.
-    fn held(&self) -> Vec<Route>;
+    /// What living sessions of ours hold.
+    fn held(&self) -> Vec<Held>;
 }
 
 /// The real ones.
@@ -65,6 +65,8 @@ pub struct TailscaleHands {
 
 struct Session {
     route: Route,
+    /// Its id in the Serve configuration.
+    id: String,
     outcome: watch::Receiver<Option<Result<(), EditError>>>,
     task: JoinHandle<()>,
 }
@@ -138,6 +140,7 @@ impl TailscaleHands {
         if self.at_the_socket(route) {
             return self.claim(route, mount, node).await;
         }
+        let before = sessions_in(&self.tailscale.serve_status().await?);
         let mut child: ServeSession = self.tailscale.serve_session(mount, &self.tie).await?;
         let (tell, outcome) = watch::channel(None);
         let ended = self.ended.clone();
@@ -146,19 +149,28 @@ impl TailscaleHands {
             tell.send_replace(Some(how));
             ended.notify_one();
         });
-        let mut session = Session { route: route.clone(), outcome, task };
+        let mut session = Session { route: route.clone(), id: String::new(), outcome, task };
         let entry = Entry::intended(route, node);
         let deadline = Instant::now() + APPEARS;
-        let is_there = |config: &ServeConfig| config.web_handlers().any(|handler| entry.is(handler));
+        // The command does not say which session it is: the one that was not there before.
+        // The port had none, and takes no second one.
+        let appeared = |config: &ServeConfig| {
+            config.web_handlers().filter(|handler| entry.is_like(handler)).find_map(|handler| match &handler
+                .origin
+            {
+                Origin::Foreground(id) if !before.contains(id) => Some(id.clone()),
+                _ => None,
+            })
+        };
         loop {
             if let Some(how) = session.outcome.borrow_and_update().clone() {
                 // It ended before anything was served.
                 return Err(how.err().unwrap_or_else(|| stopped("it ended at once")));
             }
-            match self.tailscale.serve_status().await {
-                Ok(config) if is_there(&config) => break,
-                Ok(_) => {}
-                Err(error) => return Err(error.into()),
+            let config = self.tailscale.serve_status().await?;
+            if let Some(id) = appeared(&config) {
+                session.id = id;
+                break;
             }
             if Instant::now() >= deadline {
                 return Err(Error::TimedOut { command: "serve", after: APPEARS }.into());
@@ -178,6 +190,7 @@ impl TailscaleHands {
         let host = node.name.parse().map_err(|_| stopped("the node's name cannot be served"))?;
         let entry = ForegroundEntry { mount: mount.clone(), hosts: vec![host] };
         let claim = self.tailscale.claim(&entry).await?;
+        let id = claim.session_id().to_owned();
         let (tell, outcome) = watch::channel(None);
         let ended = self.ended.clone();
         let task = tokio::spawn(async move {
@@ -185,7 +198,7 @@ impl TailscaleHands {
             tell.send_replace(Some(Err(why.into())));
             ended.notify_one();
         });
-        self.sessions.push(Session { route: route.clone(), outcome, task });
+        self.sessions.push(Session { route: route.clone(), id, outcome, task });
         Ok(())
     }
 
@@ -258,7 +271,8 @@ impl Hands for TailscaleHands {
 
     async fn remove(&mut self, entry: &Entry, by_command: bool) -> Result<(), EditError> {
         if entry.session {
-            let session = self.sessions.iter().position(|session| session.route.target == entry.target);
+            let session =
+                self.sessions.iter().position(|session| Some(&session.id) == entry.session_id.as_ref());
             if let Some(at) = session {
                 self.sessions.remove(at);
             }
@@ -275,9 +289,19 @@ impl Hands for TailscaleHands {
         self.tailscale.serve_off(&mount_of_entry(entry)?, &self.tie).await
     }
 
-    fn held(&self) -> Vec<Route> {
-        self.sessions.iter().filter(|session| session.lives()).map(|session| session.route.clone()).collect()
+    fn held(&self) -> Vec<Held> {
+        let held = |session: &Session| Held { route: session.route.clone(), session_id: session.id.clone() };
+        self.sessions.iter().filter(|session| session.lives()).map(held).collect()
     }
+}
+
+/// The foreground sessions of a configuration.
+fn sessions_in(config: &ServeConfig) -> Vec<String> {
+    let sessions = config.listeners().filter_map(|listener| match &listener.origin {
+        Origin::Foreground(id) => Some(id.clone()),
+        _ => None,
+    });
+    sessions.collect()
 }
 
 fn mount_of(route: &Route) -> Result<Mount, EditError> {

@@ -54,6 +54,9 @@ pub struct Entry {
     pub https: bool,
     /// Whether it lives only as long as the process that published it.
     pub session: bool,
+    /// The id of that session, once it is known: another session is somebody else's,
+    /// wherever it leads.
+    pub session_id: Option<String>,
     /// Whether we opened its site to the internet.
     pub funnel: bool,
     /// How far it has come.
@@ -71,6 +74,7 @@ impl Entry {
             target: route.target.clone(),
             https: route.https,
             session: route.session,
+            session_id: None,
             funnel: route.funnel,
             phase: Phase::Intended,
         }
@@ -95,13 +99,24 @@ impl Entry {
     /// Whether what was found is this, exactly.
     #[must_use]
     pub fn is(&self, found: &WebHandler) -> bool {
-        let origin = match &found.origin {
+        self.is_of(&found.origin) && self.is_like(found)
+    }
+
+    /// Whether that is where this entry lies: in the node's own configuration, or in this
+    /// very session.
+    #[must_use]
+    pub fn is_of(&self, origin: &Origin) -> bool {
+        match origin {
             Origin::Node => !self.session,
-            Origin::Foreground(_) => self.session,
+            Origin::Foreground(id) => self.session && self.session_id.as_ref() == Some(id),
             Origin::Service(_) => false,
-        };
-        origin
-            && found.host_port.eq_ignore_ascii_case(&self.host_port)
+        }
+    }
+
+    /// Whether what was found is the same mount with the same target, whosever it is.
+    #[must_use]
+    pub fn is_like(&self, found: &WebHandler) -> bool {
+        found.host_port.eq_ignore_ascii_case(&self.host_port)
             && found.mount == self.mount
             && found.proxy.as_deref() == Some(self.target.as_str())
             && found.path.is_none()

@@ -95,6 +95,28 @@ impl Route {
     }
 }
 
+/// A route that a living session of the gateway's holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The route.
+    pub route: Route,
+    /// The session's id, as the Serve configuration has it.
+    pub session_id: String,
+}
+
+impl Held {
+    /// Those that a running gateway holds, by what it wrote down, for whoever looks from
+    /// another process.
+    #[must_use]
+    pub fn by_journal(wanted: &[Route], journal: &[Entry], node: &NodeFacts) -> Vec<Self> {
+        let held = |route: &Route| {
+            let entry = journal.iter().find(|entry| route.session && route.is(entry, node))?;
+            Some(Self { route: route.clone(), session_id: entry.session_id.clone()? })
+        };
+        wanted.iter().filter_map(held).collect()
+    }
+}
+
 /// One step. Only those that change what is published are taken by the daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -157,30 +179,29 @@ pub struct Plan {
     pub made_public: Vec<Route>,
 }
 
-/// Plans the next steps. `held` are the routes that sessions of this process hold.
+/// Plans the next steps. `held` is what sessions of this process hold.
 #[must_use]
 pub fn plan(
     wanted: &[Route],
     found: &ServeConfig,
     journal: &[Entry],
-    held: &[Route],
+    held: &[Held],
     node: &NodeFacts,
 ) -> Plan {
-    let look = Look {
-        found,
-        node,
-        ours: {
-            let key = node.key();
-            journal.iter().filter(|entry| entry.node == key).collect()
-        },
+    let key = node.key();
+    let written: Vec<&Entry> = journal.iter().filter(|entry| entry.node == key).collect();
+    let known = |entry: &&Entry| {
+        let now = held.iter().find(|held| held.route.is(entry, node)).map(|held| held.session_id.clone());
+        Entry { session_id: now.or_else(|| entry.session_id.clone()), ..(*entry).clone() }
     };
+    let look = Look { found, node, held, ours: written.iter().map(known).collect() };
     let mut plan = Plan::default();
     let mut leaving = BTreeSet::new();
-    for entry in &look.ours {
-        look.settle(entry, wanted, held, &mut plan.steps, &mut leaving);
+    for (entry, written) in look.ours.iter().zip(written) {
+        look.settle(entry, written, wanted, &mut plan.steps, &mut leaving);
     }
     for route in wanted {
-        let standing = look.standing(route, held, &leaving, &mut plan);
+        let standing = look.standing(route, &leaving, &mut plan);
         plan.standing.push((route.clone(), standing));
     }
     plan
@@ -189,22 +210,23 @@ pub fn plan(
 struct Look<'a> {
     found: &'a ServeConfig,
     node: &'a NodeFacts,
-    /// The entries of this node.
-    ours: Vec<&'a Entry>,
+    held: &'a [Held],
+    /// The entries of this node, with the sessions of now.
+    ours: Vec<Entry>,
 }
 
 impl Look<'_> {
-    /// What becomes of an entry by itself.
+    /// What becomes of an entry by itself. `written` is how the journal has it.
     fn settle(
         &self,
         entry: &Entry,
+        written: &Entry,
         wanted: &[Route],
-        held: &[Route],
         steps: &mut Vec<Step>,
         leaving: &mut BTreeSet<u16>,
     ) {
         let is_wanted = wanted.iter().any(|route| route.is(entry, self.node));
-        let is_held = held.iter().any(|route| route.is(entry, self.node));
+        let is_held = self.held.iter().any(|held| held.route.is(entry, self.node));
         if !self.has_handler(entry) {
             // A step that publishes it writes it anew.
             if !is_held {
@@ -216,8 +238,9 @@ impl Look<'_> {
         let lingers = entry.session && !is_held;
         if is_wanted && !lingers {
             // Without its listener it is published anew.
-            if entry.phase != Phase::Placed && self.is_there(entry) {
-                steps.push(Step::Confirm(entry.in_phase(Phase::Placed)));
+            let seen = entry.in_phase(Phase::Placed);
+            if *written != seen && self.is_there(entry) {
+                steps.push(Step::Confirm(seen));
             }
             return;
         }
@@ -238,12 +261,14 @@ impl Look<'_> {
         steps.push(Step::Remove { entry: entry.clone(), by_command });
     }
 
-    fn standing(&self, route: &Route, held: &[Route], leaving: &BTreeSet<u16>, plan: &mut Plan) -> Standing {
+    fn standing(&self, route: &Route, leaving: &BTreeSet<u16>, plan: &mut Plan) -> Standing {
         let host_port = self.node.host_port(route.port);
-        let intended = Entry::intended(route, self.node);
+        let held = self.held.iter().find(|held| held.route == *route);
+        let session_id = held.map(|held| held.session_id.clone());
+        let intended = Entry { session_id, ..Entry::intended(route, self.node) };
         let entry = self.ours.iter().find(|entry| route.is(entry, self.node));
         let there = self.is_there(&intended);
-        let is_held = !route.session || held.contains(route);
+        let is_held = !route.session || held.is_some();
         if let Some(entry) = entry.filter(|_| there && is_held) {
             return self.published(route, entry, plan);
         }
@@ -375,12 +400,9 @@ impl Look<'_> {
     /// Whether the port has the listener that the mount needs.
     fn listens(&self, entry: &Entry) -> bool {
         self.found.listeners().any(|listener| {
-            let origin = match listener.origin {
-                Origin::Node => !entry.session,
-                Origin::Foreground(_) => entry.session,
-                Origin::Service(_) => false,
-            };
-            origin && Some(listener.port) == entry.port() && listener.https == entry.https
+            entry.is_of(&listener.origin)
+                && Some(listener.port) == entry.port()
+                && listener.https == entry.https
         })
     }
 
@@ -414,7 +436,7 @@ impl Look<'_> {
 
     /// Whether the site is public without our doing.
     fn is_foreign_funnel(&self, host_port: &str) -> bool {
-        let opened = |entry: &&&Entry| {
+        let opened = |entry: &&Entry| {
             entry.funnel && entry.host_port.eq_ignore_ascii_case(host_port) && self.is_there(entry)
         };
         self.is_public(host_port) && !self.ours.iter().any(|entry| opened(&entry))

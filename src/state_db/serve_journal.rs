@@ -45,9 +45,18 @@ pub fn read_serve_journal(state_dir: &Path) -> Result<Vec<Entry>, String> {
     read().map_err(|error| format!("{}: {error}", path.display()))
 }
 
+/// Adds what a table of an earlier build lacks.
+pub(super) fn complete(connection: &Connection) -> rusqlite::Result<()> {
+    match connection.prepare("SELECT session_id FROM serve_mount") {
+        Ok(_) => Ok(()),
+        Err(_) => connection.execute_batch("ALTER TABLE serve_mount ADD COLUMN session_id TEXT"),
+    }
+}
+
 fn entries_in(connection: &Connection) -> rusqlite::Result<Vec<Entry>> {
-    let mut statement = connection
-        .prepare("SELECT node, host_port, mount, target, session, https, funnel, phase FROM serve_mount")?;
+    let mut statement = connection.prepare(
+        "SELECT node, host_port, mount, target, session, https, funnel, phase, session_id FROM serve_mount",
+    )?;
     statement.query_map([], entry)?.collect()
 }
 
@@ -60,10 +69,10 @@ impl Journal for StateDb {
     fn put(&self, entry: &Entry) -> Result<(), String> {
         self.durably(|connection| {
             connection.execute(
-                "INSERT INTO serve_mount (node, host_port, mount, target, session, https, funnel, phase, changed)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+                "INSERT INTO serve_mount (node, host_port, mount, target, session, https, funnel, phase, changed, session_id)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
                  ON CONFLICT (node, host_port, mount, target, session)
-                 DO UPDATE SET https = ?6, funnel = ?7, phase = ?8, changed = ?9",
+                 DO UPDATE SET https = ?6, funnel = ?7, phase = ?8, changed = ?9, session_id = ?10",
                 params![
                     entry.node,
                     entry.host_port.to_ascii_lowercase(),
@@ -73,7 +82,8 @@ impl Journal for StateDb {
                     entry.https,
                     entry.funnel,
                     entry.phase.as_str(),
-                    jiff::Timestamp::now().to_string()
+                    jiff::Timestamp::now().to_string(),
+                    entry.session_id
                 ],
             )
         })
@@ -118,6 +128,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
         mount: row.get(2)?,
         target: row.get(3)?,
         session: row.get(4)?,
+        session_id: row.get(8)?,
         https: row.get(5)?,
         funnel: row.get(6)?,
         // A word of a later version: it may be there or not, and is ours either way.
@@ -137,6 +148,7 @@ mod tests {
             target: "unix:/run/openclaw/serve.sock".into(),
             https: true,
             session: false,
+            session_id: None,
             funnel: false,
             phase: Phase::Intended,
         }
@@ -150,7 +162,12 @@ mod tests {
         for phase in [Phase::Placed, Phase::Removing] {
             db.put(&entry().in_phase(phase)).unwrap();
         }
-        let moved = Entry { target: "unix:/elsewhere".into(), ..entry() };
+        let moved = Entry {
+            target: "unix:/elsewhere".into(),
+            session: true,
+            session_id: Some("1f".into()),
+            ..entry()
+        };
         db.put(&moved).unwrap();
         drop(db);
         let db = StateDb::open(home.path()).unwrap();
@@ -182,6 +199,20 @@ mod tests {
         let before = files();
         assert_eq!(read_serve_journal(home.path()).unwrap(), [entry()], "afterwards");
         assert_eq!(files(), before);
+    }
+
+    #[test]
+    fn a_table_of_an_earlier_build_is_completed() {
+        let home = tempfile::tempdir().unwrap();
+        let db = StateDb::open(home.path()).unwrap();
+        db.put(&entry()).unwrap();
+        db.connection
+            .lock()
+            .unwrap()
+            .execute_batch("ALTER TABLE serve_mount DROP COLUMN session_id")
+            .unwrap();
+        drop(db);
+        assert_eq!(StateDb::open(home.path()).unwrap().entries().unwrap(), [entry()]);
     }
 
     #[test]

@@ -41,7 +41,6 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -279,33 +278,6 @@ fn shields_up_is_named_and_opens_nothing() {
     assert!(said.contains("shields up") && said.contains("--shields-up=false"), "{said}");
     assert_eq!(public.serve(), before);
     assert!(public.gateway.lives());
-}
-
-/// Somebody's `tailscale serve` in a terminal.
-struct TheirSession(Child);
-
-impl TheirSession {
-    fn start(world: &Published, args: &[&str]) -> Self {
-        let mut command = Command::new(world.tailnet.bin());
-        command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        Self(command.spawn().unwrap())
-    }
-
-    fn interrupt(mut self) {
-        rustix::process::kill_process(
-            rustix::process::Pid::from_child(&self.0),
-            rustix::process::Signal::INT,
-        )
-        .unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl Drop for TheirSession {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[test]

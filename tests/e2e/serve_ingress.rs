@@ -191,3 +191,30 @@ fn threat_069_an_operator_keeps_the_right_to_edit() {
     });
     await_ready(&gateway);
 }
+
+#[test]
+fn threat_069_somebody_elses_session_to_our_old_port_is_theirs() {
+    if !may_switch_user("threat_069") {
+        return;
+    }
+    for client in BOTH {
+        let world = Published::on_loopback(client);
+        let mut gateway = world.start();
+        await_ready(&gateway);
+        let target = world.target().unwrap();
+        gateway.signal(rustix::process::Signal::KILL);
+        gateway.wait();
+        until("the claim has ended", || world.target().is_none());
+        // The journal still has this port, and somebody leads people to it: not us.
+        let theirs = TheirSession::start(&world, &["serve", "--http=80", &target]);
+        until("their session serves", || world.target().is_some());
+        let before = world.text();
+        gateway.start_again();
+        let (detail, _) = await_failing(&gateway, "serve_conflict");
+        assert!(detail.contains("another program's session"), "{detail}");
+        assert_eq!(world.text(), before, "{client}");
+        theirs.interrupt();
+        gateway.wait_for_log("serve enabled: ");
+        await_ready(&gateway);
+    }
+}

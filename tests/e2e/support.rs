@@ -23,7 +23,7 @@ pub(crate) use self::gateway::{Gateway, Setup};
 pub(crate) use self::memory::resident;
 pub(crate) use self::other_user::{NOBODY, answer_as, leave_as, may_switch_user, speak_as, speak_bytes_as};
 pub(crate) use self::public::{Public, PublicSocket};
-pub(crate) use self::published::{BOTH, Published, await_failing, await_ready, failing};
+pub(crate) use self::published::{BOTH, Published, TheirSession, await_failing, await_ready, failing};
 pub(crate) use self::sample_app::SampleApp;
 pub(crate) use self::serve::{BehindServe, HOST, route_to};
 pub(crate) use self::stand_in::StandIn;

@@ -124,7 +124,7 @@ impl Hands for Process {
         })
     }
 
-    fn held(&self) -> Vec<Route> {
+    fn held(&self) -> Vec<crate::serve::Held> {
         Vec::new()
     }
 }

@@ -185,15 +185,47 @@ fn what_a_service_publishes_is_in_nobodys_way() {
     assert_eq!(planned(&[], &model, &[placed(&route())]).steps, [Step::Forget(placed(&route()))]);
 }
 
+/// An entry of the session that [`Model::publish`] makes.
+fn in_session(id: &str) -> Entry {
+    Entry { session_id: Some(id.into()), ..placed(&session()) }
+}
+
+const ITS_ID: &str = "session of http://127.0.0.1:4000";
+
 #[test]
 fn a_session_is_ours_while_it_is_held() {
     let model = published(&session());
-    let journal = [placed(&session())];
-    let held = plan(&[session()], &model.config(), &journal, &[session()], &node());
-    assert_eq!((held.steps, &held.standing[0].1), (vec![], &Standing::Ours));
+    let held = [Held { route: session(), session_id: ITS_ID.into() }];
+    let of = |journal: &[Entry]| plan(&[session()], &model.config(), journal, &held, &node());
+    let known = of(&[in_session(ITS_ID)]);
+    assert_eq!((known.steps, &known.standing[0].1), (vec![], &Standing::Ours));
+    // Its id is written down once it is known.
+    let fresh = of(&[Entry::intended(&session(), &node())]);
+    assert_eq!(
+        (fresh.steps, &fresh.standing[0].1),
+        (vec![Step::Confirm(in_session(ITS_ID))], &Standing::Ours)
+    );
     // Of a process that is gone nothing is left to lead to: it goes first.
-    let lingering = plan(&[session()], &model.config(), &journal, &[], &node());
+    let lingering = plan(&[session()], &model.config(), &[in_session(ITS_ID)], &[], &node());
     assert!(matches!(&lingering.steps[..], [Step::Remove { by_command: false, .. }]), "{lingering:?}");
+    assert_eq!(Held::by_journal(&[session(), route()], &[in_session(ITS_ID)], &node()), held);
+    assert_eq!(Held::by_journal(&[session()], &[placed(&session())], &node()), []);
+}
+
+#[test]
+fn threat_069_somebody_elses_session_is_theirs_wherever_it_leads() {
+    let model = published(&session());
+    // Ours had another id, or none that was ever seen: what is there now is not it.
+    for ours in [in_session("1f"), placed(&session()), Entry::intended(&session(), &node())] {
+        let plan = plan(&[session()], &model.config(), std::slice::from_ref(&ours), &[], &node());
+        assert_eq!(plan.steps, [Step::Forget(ours)], "it is not taken away");
+        assert!(matches!(&plan.standing[0].1, Standing::Blocked(Conflict::Session { .. })), "{plan:?}");
+    }
+    // Nor while a session of ours is held that is not to be seen.
+    let held = [Held { route: session(), session_id: "1f".into() }];
+    let plan = plan(&[session()], &model.config(), &[in_session("1f")], &held, &node());
+    assert!(plan.steps.is_empty(), "{:?}", plan.steps);
+    assert!(matches!(&plan.standing[0].1, Standing::Blocked(Conflict::Session { .. })), "{plan:?}");
 }
 
 #[test]
@@ -269,11 +301,14 @@ fn routes() -> impl Strategy<Value = Route> {
 
 fn journals() -> impl Strategy<Value = Vec<Entry>> {
     let phase = prop_oneof![Just(Phase::Intended), Just(Phase::Placed), Just(Phase::Removing)];
-    let entry = (routes(), targets(), phase, any::<bool>()).prop_map(|(route, target, phase, old_name)| {
-        let name = if old_name { "old.example.ts.net" } else { "gw.example.ts.net" };
-        let at = NodeFacts { name: name.into(), ..node() };
-        Entry { target, ..Entry::intended(&route, &at).in_phase(phase) }
-    });
+    let entry = (routes(), targets(), phase, any::<[bool; 2]>()).prop_map(
+        |(route, target, phase, [old_name, seen])| {
+            let name = if old_name { "old.example.ts.net" } else { "gw.example.ts.net" };
+            let at = NodeFacts { name: name.into(), ..node() };
+            let session_id = (route.session && seen).then(|| ITS_ID.to_owned());
+            Entry { target, session_id, ..Entry::intended(&route, &at).in_phase(phase) }
+        },
+    );
     proptest::collection::vec(entry, 0..4).prop_map(|mut entries| {
         let mut kept: Vec<Entry> = Vec::new();
         entries.retain(|entry| {

@@ -1,7 +1,7 @@
 //! A gateway that manages Serve, and the others whose routes it must leave alone.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
@@ -190,4 +190,33 @@ pub(crate) fn await_failing(gateway: &Gateway, code: &str) -> (String, String) {
 #[track_caller]
 pub(crate) fn await_ready(gateway: &Gateway) {
     super::until("everything works", || gateway.local().get("/readyz").status == 200);
+}
+
+/// Somebody's `tailscale serve` in a terminal.
+pub(crate) struct TheirSession(Child);
+
+impl TheirSession {
+    /// Starts it; it serves a moment later.
+    pub(crate) fn start(world: &Published, args: &[&str]) -> Self {
+        let mut command = Command::new(world.tailnet.bin());
+        command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+
+    /// Ctrl+C, and its end.
+    pub(crate) fn interrupt(mut self) {
+        rustix::process::kill_process(
+            rustix::process::Pid::from_child(&self.0),
+            rustix::process::Signal::INT,
+        )
+        .unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for TheirSession {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
