@@ -20,6 +20,7 @@ mod document;
 mod edit_lock;
 mod hands;
 mod keeper;
+mod lost;
 #[cfg(test)]
 mod model;
 mod status;

@@ -2,7 +2,9 @@
 //!
 //! At the LocalAPI where it answers: the edit is made on the very configuration that was
 //! planned on, and refused if anybody wrote since. Through the command line otherwise, and
-//! where HTTPS is off for the tailnet: the command names the link to click.
+//! where HTTPS is off for the tailnet: the command names the link to click. It is told
+//! nothing of what was planned on, so that is read again and compared just before, and what
+//! others published is compared afterwards ([`lost`]).
 
 use std::future::Future;
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use tokio::time::Instant;
 
 use super::document;
 use super::journal::Entry;
+use super::lost::lost;
 use super::plan::{Held, NodeFacts, Route};
 use super::status::Trouble;
 
@@ -56,6 +59,10 @@ pub struct TailscaleHands {
     tie: Tie,
     /// What was read last, where it can be sent back with its version.
     read: Option<(ServeDocument, ETag)>,
+    /// What was read last.
+    planned_on: ServeConfig,
+    /// What there was before the command line edited, and what it was to edit.
+    edited: Option<(ServeConfig, Entry)>,
     /// Whether HTTPS is on for the tailnet.
     https: bool,
     sessions: Vec<Session>,
@@ -87,7 +94,8 @@ impl Drop for Session {
 impl TailscaleHands {
     /// Hands that use this Tailscale; `ended` is told when a session ends by itself.
     pub fn new(tailscale: Tailscale, tie: Tie, ended: Arc<Notify>) -> Self {
-        Self { tailscale, tie, read: None, https: false, sessions: Vec::new(), ended }
+        let (read, planned_on, edited) = (None, ServeConfig::default(), None);
+        Self { tailscale, tie, read, planned_on, edited, https: false, sessions: Vec::new(), ended }
     }
 
     /// The Tailscale of now, where another was found.
@@ -123,6 +131,30 @@ impl TailscaleHands {
     }
 
     async fn read_config(&mut self) -> Result<ServeConfig, Error> {
+        let config = self.read_anew().await?;
+        if let Some((before, ours)) = self.edited.take() {
+            for what in lost(&before, &config, &ours) {
+                tracing::warn!(
+                    code = "serve_others_changed",
+                    "{what} was published before our edit and is not any more: somebody took it away in the same moment, or the edit did"
+                );
+            }
+        }
+        self.planned_on = config.clone();
+        Ok(config)
+    }
+
+    /// Before an edit by the command line: whether all is as it was planned on.
+    async fn expect_unchanged(&mut self, ours: &Entry) -> Result<(), EditError> {
+        let now = self.tailscale.serve_status().await?;
+        if now != self.planned_on {
+            return Err(EditError::Raced);
+        }
+        self.edited = Some((now, ours.clone()));
+        Ok(())
+    }
+
+    async fn read_anew(&mut self) -> Result<ServeConfig, Error> {
         // Whether the socket answers shows when it is asked.
         self.read = None;
         let config = self.tailscale.serve_status().await?;
@@ -140,7 +172,7 @@ impl TailscaleHands {
         if self.at_the_socket(route) {
             return self.claim(route, mount, node).await;
         }
-        let before = sessions_in(&self.tailscale.serve_status().await?);
+        let before = sessions_in(&self.planned_on);
         let mut child: ServeSession = self.tailscale.serve_session(mount, &self.tie).await?;
         let (tell, outcome) = watch::channel(None);
         let ended = self.ended.clone();
@@ -265,6 +297,7 @@ impl Hands for TailscaleHands {
         } else if self.at_the_socket(route) {
             self.send(|document| document::publish(document, route, node).map(|()| true)).await
         } else {
+            self.expect_unchanged(&Entry::intended(route, node)).await?;
             self.tailscale.serve_publish(&mount, &self.tie).await
         }
     }
@@ -286,7 +319,9 @@ impl Hands for TailscaleHands {
                 "the command line cannot take this mount away without changing a site of another name on its port",
             ));
         }
-        self.tailscale.serve_off(&mount_of_entry(entry)?, &self.tie).await
+        let mount = mount_of_entry(entry)?;
+        self.expect_unchanged(entry).await?;
+        self.tailscale.serve_off(&mount, &self.tie).await
     }
 
     fn held(&self) -> Vec<Held> {

@@ -37,6 +37,8 @@
 //! | somebody's reset | [`somebodys_reset_takes_the_route_for_a_moment`] |
 //! | a raw forward to our port | `serve_ingress::threat_002_each_way_…`, `serve::threat_002_each_condition_…` |
 //! | a stale name | [`a_renamed_node_takes_its_route_along`] |
+//! | an edit of somebody's between our look and the command | [`an_edit_between_our_look_and_the_command_is_seen`] |
+//! | the same while the command runs | [`an_edit_while_the_command_runs_is_kept`] |
 //! | SIGKILL of ours | `serve_crash`, `serve/apply/tests.rs` |
 
 use std::os::unix::fs::PermissionsExt;
@@ -376,4 +378,50 @@ fn a_renamed_node_takes_its_route_along() {
     gateway.stop();
     let _next = world.setup("off").home_of(&gateway).start();
     until("all of it is gone", || world.text() == before);
+}
+
+#[test]
+fn an_edit_between_our_look_and_the_command_is_seen() {
+    let world = Published::by("cli");
+    let theirs = ["serve", "--bg", "--http=80", "http://127.0.0.1:9000"];
+    world.they(&theirs);
+    let before = world.text();
+    let mut gateway = world.setup("serve").start();
+    await_failing(&gateway, "serve_conflict");
+    // After each look at what is published it asks for the state, and is held there; with it
+    // the watcher, who asks the other way round.
+    world.tailnet.set(&["fault.status=gate:looked"]);
+    let asked = world.tailnet.calls("status").len();
+    until("somebody is held", || world.tailnet.calls("status").len() > asked);
+    let (looks, edits) = (world.tailnet.calls("serve-status").len(), world.tailnet.calls("serve").len());
+    world.they(&["serve", "--http=80", "--set-path=/", "off"]);
+    until("it has looked", || world.tailnet.calls("serve-status").len() > looks);
+    let asked = world.tailnet.calls("status").len();
+    until("it is held as well", || world.tailnet.calls("status").len() > asked);
+    world.they(&theirs);
+    let looks = world.tailnet.calls("serve-status").len();
+    world.tailnet.release("looked");
+    until("it has looked again and again", || world.tailnet.calls("serve-status").len() > looks + 4);
+    let ours = world.tailnet.calls("serve").len() - edits - 2;
+    assert_eq!((world.text(), ours), (before, 0), "nothing was edited on an old look");
+    assert!(gateway.lives());
+}
+
+#[test]
+fn an_edit_while_the_command_runs_is_kept() {
+    let world = Published::by("cli");
+    world.neighbours();
+    world.tailnet.set(&["fault.serve=gate:edit"]);
+    let edits = world.tailnet.calls("serve").len();
+    let gateway = world.setup("serve").start();
+    until("the command runs", || world.tailnet.calls("serve").len() > edits);
+    // Theirs is not held, and comes first.
+    world.tailnet.set(&["fault.serve=none"]);
+    world.they(&["serve", "--bg", "--http=80", "--set-path=/late", "http://127.0.0.1:9002"]);
+    let others = world.of_others();
+    world.tailnet.release("edit");
+    gateway.wait_for_log("serve enabled: ");
+    await_ready(&gateway);
+    assert_eq!(world.of_others(), others);
+    assert!(!gateway.log().contains("serve_others_changed"), "{}", gateway.log());
 }
