@@ -178,6 +178,13 @@ impl Tailnet {
             .collect()
     }
 
+    /// Whether the call with this id has been answered.
+    pub(crate) fn has_ended(&self, id: &str) -> bool {
+        let text = std::fs::read_to_string(self.dir().join("calls.ndjson")).unwrap_or_default();
+        let mut lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.any(|call| call["event"] == "ended" && call["id"] == id)
+    }
+
     /// The calls of one subcommand that came by one way: `cli` or `localapi`.
     pub(crate) fn calls_via(&self, via: &str, command: &str) -> usize {
         self.calls(command).iter().filter(|call| call["via"] == via).count()
