@@ -12,10 +12,11 @@ mod https_listeners;
 mod listen;
 mod report;
 pub(crate) mod serve_desk;
+mod serve_doors;
 pub(crate) mod serve_route;
 mod tailnet_listeners;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,25 +33,23 @@ use crate::certs::self_signed::SelfSignedError;
 use crate::certs::{AskCert, NodeKeeper, node_file};
 use crate::config::{
     AuthMode, Config, Env, Gateway, GatewayFlags, GeneratedToken, GeneratedTokenError, Loaded,
-    TailscaleClient, TailscaleMode, load,
+    TailscaleClient, load,
 };
 use crate::domain::{Exposure, TailnetState};
 use crate::edge::{Edge, Settings, Shared};
 use crate::funnel::Publication;
-use crate::ingress::{
-    BindError, Binder, Bound, Limits, TlsError, UnixError, UnixIngress, Workers, default_workers,
-    local_addrs, serve_dir,
-};
+use crate::ingress::{BindError, Binder, Limits, TlsError, UnixError, Workers, default_workers, local_addrs};
 use crate::limits::Limiter;
 use crate::metrics::Counts;
 use crate::readiness::{Fault, Readiness};
 use crate::state_db::StateDb;
 use crate::telemetry;
-use crate::watch::{Finder, FoundSource, Fresh, Interest, Watcher, exposure_now};
+use crate::watch::{Finder, FoundSource, Fresh, Watcher, exposure_now};
 use certificate::Certificate;
 use funnel::Funnel;
 use https_listeners::HttpsListeners;
 use listen::Need;
+use serve_doors::ServeDoors;
 use serve_route::{Here, ServeRoute};
 use tailnet_listeners::TailnetListeners;
 
@@ -151,6 +150,7 @@ struct App {
     workers: Workers,
     port: u16,
     certificate: Certificate,
+    doors: ServeDoors,
 }
 
 impl App {
@@ -172,7 +172,9 @@ impl App {
         let binder = Binder::new(count, &run_dir);
         let bound = bind_fixed(&binder, gateway)?;
         let port = bound.port;
-        let (unix, loopback) = serve_ingresses(&config, &env, &binder)?;
+        let doors = ServeDoors::new(binder.clone());
+        doors.know_port(port);
+        let bound_doors = doors.bind(&config, &env)?;
 
         let state = Arc::new(ArcSwap::from_pointee(TailnetState::unknown()));
         let finder = Arc::new(Finder::new(locate_options(gateway)));
@@ -239,18 +241,11 @@ impl App {
             listening.push(bound.addr());
             workers.add_tcp(bound, tls.as_ref());
         }
-        let unix_path = unix.as_ref().map(|ingress| ingress.path().to_owned());
-        if let Some(ingress) = unix {
-            tracing::info!(path = %ingress.path().display(), "the Serve ingress is ready");
-            workers.add_unix(ingress);
+        if let Some(bound) = bound_doors {
+            doors.open(bound, &workers, &state);
         }
-        let loopback_port = loopback.as_ref().map(|bound| bound.addr().port());
-        if let Some(bound) = loopback {
-            workers.add_serve_loopback(bound);
-        }
-        let interest = Interest { port, unix: unix_path.clone(), ingress: loopback_port };
         if gateway.auth.mode == AuthMode::None
-            && exposure_now(&finder, &interest, ASK_AT_START).await == Some(Exposure::Yes)
+            && exposure_now(&finder, &doors.interest().load(), ASK_AT_START).await == Some(Exposure::Yes)
         {
             // Learned later it is 503; now nothing has been served yet (rulings 1.5).
             return Err(StartError::ModeNoneExposed);
@@ -259,9 +254,9 @@ impl App {
         certificate.look(&shared.readiness);
         report::ready(&listening);
 
-        let watcher = Watcher::new(finder.clone(), state.clone(), interest, fresh, tell);
+        let watcher = Watcher::new(finder.clone(), state.clone(), doors.interest(), fresh, tell);
         // Only now, with the ingresses bound, is Serve pointed at them.
-        let here = Here { unix: unix_path, loopback: loopback_port, attended: funnel.attended() };
+        let here = Here { doors: doors.doors(), attended: funnel.attended() };
         let route =
             ServeRoute::start(&config, here, finder.clone(), state_db, &public, state, changed.clone());
         tokio::spawn(watcher.run());
@@ -280,7 +275,7 @@ impl App {
             )
         });
         let tailnet = TailnetListeners::new(gateway.bind, port, binder, tls, https);
-        let app = Self { flags, env, loaded, token, shared, workers, port, certificate };
+        let app = Self { flags, env, loaded, token, shared, workers, port, certificate, doors };
         app.serve(changed, tailnet, route, funnel, seen).await
     }
 
@@ -317,12 +312,14 @@ impl App {
                 _ = hup.recv() => {
                     seen = self.fingerprint();
                     seen = self.reload_from(seen);
+                    self.follow(&mut tailnet, &mut banner);
                     self.open_or_close(&mut funnel, &route);
                 }
                 _ = config_glance.tick(), if self.loaded.config.gateway.reload => {
                     let now = self.fingerprint();
                     if now != seen {
                         seen = self.reload_from(now);
+                        self.follow(&mut tailnet, &mut banner);
                         self.open_or_close(&mut funnel, &route);
                     }
                     if !self.workers.is_healthy() {
@@ -437,6 +434,15 @@ impl App {
         if let Some(token) = &self.token {
             loaded.install(token);
         }
+        match self.doors.bind(&loaded.config, &self.env) {
+            Ok(Some(bound)) => self.doors.open(bound, &self.workers, &self.shared.state),
+            Ok(None) => {}
+            Err(error) => {
+                let error = telemetry::chain(&error);
+                tracing::error!(error, "the changed configuration is refused; the old one stays in force");
+                return;
+            }
+        }
         // Those of before were said.
         for warning in loaded.config.warnings.iter().filter(|new| !self.loaded.config.warnings.contains(new))
         {
@@ -449,11 +455,11 @@ impl App {
         let port_changed = new.port != 0 && new.port != self.port;
         let access = |gateway: &Gateway| {
             let tailscale = &gateway.tailscale;
-            (tailscale.mode, tailscale.client, tailscale.bin.clone(), tailscale.socket.clone())
+            (tailscale.client, tailscale.bin.clone(), tailscale.socket.clone())
         };
         if port_changed || old.bind != new.bind || tls_changed || access(old) != access(new) {
             tracing::warn!(
-                "a changed port, bind, certificate path or Tailscale mode, client, program or socket takes effect after a restart"
+                "a changed port, bind, certificate path or Tailscale client, program or socket takes effect after a restart"
             );
         }
         self.shared.limiter.configure(new.auth.rate_limit);
@@ -513,22 +519,6 @@ fn raise_file_limit() -> u64 {
         Ok(()) => limit.maximum.unwrap_or(u64::MAX),
         Err(_) => before.unwrap_or(u64::MAX),
     }
-}
-
-/// The Serve ingresses, where Serve or Funnel is wanted: the unix socket, and a loopback
-/// port of its own for where that cannot be used.
-fn serve_ingresses(
-    config: &Config,
-    env: &Env,
-    binder: &Binder,
-) -> Result<(Option<UnixIngress>, Option<Bound>), StartError> {
-    if config.gateway.tailscale.mode == TailscaleMode::Off {
-        return Ok((None, None));
-    }
-    let dir = serve_dir(|name| env.get(name).map(Into::into), &config.state_dir);
-    let unix = UnixIngress::bind(&dir)?;
-    let loopback = binder.bind((Ipv4Addr::LOCALHOST, 0).into())?;
-    Ok((Some(unix), Some(loopback)))
 }
 
 /// What is looked at for changes.

@@ -30,7 +30,7 @@ pub use choose::{Choice, IDENTITY_OFF, Ingress, choose_ingress};
 pub use edit_lock::{EditLock, EditLockError};
 pub use hands::{Hands, TailscaleHands};
 pub use journal::{Entry, Journal, Phase};
-pub use keeper::{Keeper, KeeperHandle, PENDING, Places, Wanted};
+pub use keeper::{Doors, Keeper, KeeperHandle, PENDING, Places, Wanted};
 pub(crate) use keeper::{may_publish, node_of, routes};
 pub use plan::{Conflict, Held, NodeFacts, Plan, Route, Standing, Step, plan};
 pub use status::{CONFLICT, MountStatus, ServeStatus, Trouble};

@@ -160,6 +160,7 @@ pub async fn node_now(finder: &Finder, limit: Duration) -> Option<Running> {
 }
 
 /// What the watcher needs to know of us.
+#[derive(Clone, Debug, Default)]
 pub struct Interest {
     /// Our ordinary port, which Serve routes and forwards are compared with.
     pub port: u16,
@@ -173,7 +174,7 @@ pub struct Interest {
 pub struct Watcher {
     finder: Arc<Finder>,
     state: Arc<ArcSwap<TailnetState>>,
-    interest: Interest,
+    interest: Arc<ArcSwap<Interest>>,
     /// Raised with every published change, for whoever binds addresses or has
     /// something open.
     changed: watch::Sender<u64>,
@@ -209,7 +210,7 @@ impl Watcher {
     pub fn new(
         finder: Arc<Finder>,
         state: Arc<ArcSwap<TailnetState>>,
-        interest: Interest,
+        interest: Arc<ArcSwap<Interest>>,
         fresh: Arc<Fresh>,
         changed: watch::Sender<u64>,
     ) -> Self {
@@ -271,7 +272,7 @@ impl Watcher {
         }
     }
 
-    async fn poll(&mut self, began: Instant) {
+    async fn poll(&mut self, mut began: Instant) {
         let tailscale = match self.finder.find() {
             Ok(tailscale) => tailscale,
             Err(error) => {
@@ -288,7 +289,15 @@ impl Watcher {
         let (phase, serve, tun) = match tailscale.status().await {
             Err(error) => (down(&error), ServeView::Unknown, None),
             Ok(status) => {
-                let serve = facts::serve(&tailscale, daemon, &self.interest, &status.tailscale_ips).await;
+                let serve = loop {
+                    let interest = self.interest.load_full();
+                    let serve = facts::serve(&tailscale, daemon, &interest, &status.tailscale_ips).await;
+                    if Arc::ptr_eq(&interest, &self.interest.load_full()) {
+                        break serve;
+                    }
+                    // It was not looked for what leads to a listener that is new.
+                    began = Instant::now();
+                };
                 let phase = match status.backend_state.clone() {
                     BackendState::Running => Phase::Running(Arc::new(facts::running(&status))),
                     state => Phase::NotRunning { state },

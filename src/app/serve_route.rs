@@ -16,7 +16,8 @@ use crate::domain::{FunnelRefusal, TailnetState};
 use crate::funnel::Publication;
 use crate::readiness::{Fault, Readiness};
 use crate::serve::{
-    CONFLICT, DesiredMount, IDENTITY_OFF, Keeper, KeeperHandle, PENDING, Places, ServeStatus, Trouble, Wanted,
+    CONFLICT, DesiredMount, Doors, IDENTITY_OFF, Keeper, KeeperHandle, PENDING, Places, ServeStatus, Trouble,
+    Wanted,
 };
 use crate::state_db::StateDb;
 use crate::watch::Finder;
@@ -64,10 +65,8 @@ pub(crate) fn tie() -> Tie {
 
 /// What this process has of what Serve needs.
 pub(super) struct Here {
-    /// The unix ingress, if it is bound.
-    pub(super) unix: Option<PathBuf>,
-    /// The port of the loopback ingress, if it is bound.
-    pub(super) loopback: Option<u16>,
+    /// Where Serve can lead.
+    pub(super) doors: Arc<ArcSwap<Doors>>,
     /// Whether no other gateway attends to the state directory.
     pub(super) attended: Arc<AtomicBool>,
 }
@@ -76,8 +75,8 @@ pub(super) struct Here {
 pub(super) struct ServeRoute {
     handle: KeeperHandle,
     failing: BTreeSet<&'static str>,
-    /// Whether there is an ingress that Serve could lead to.
-    has_ingress: bool,
+    /// Where Serve can lead, if anywhere.
+    doors: Arc<ArcSwap<Doors>>,
 }
 
 impl ServeRoute {
@@ -91,11 +90,9 @@ impl ServeRoute {
         state: Arc<ArcSwap<TailnetState>>,
         changed: watch::Receiver<u64>,
     ) -> Self {
-        let Here { unix, loopback, attended } = here;
-        let has_ingress = unix.is_some() || loopback.is_some();
+        let Here { doors, attended } = here;
         let places = Places {
-            unix,
-            loopback,
+            doors: doors.clone(),
             our_uid: rustix::process::geteuid().as_raw(),
             trust_local_users: config.gateway.tailscale.trust_local_users,
             state_dir: config.state_dir.clone(),
@@ -104,7 +101,7 @@ impl ServeRoute {
         };
         let find = Box::new(move || finder.tailscale());
         let handle = Keeper::start(find, journal, places, state, changed, wanted(&config.gateway, public));
-        Self { handle, failing: BTreeSet::new(), has_ingress }
+        Self { handle, failing: BTreeSet::new(), doors }
     }
 
     /// Waits for something new to report.
@@ -115,10 +112,9 @@ impl ServeRoute {
         }
     }
 
-    /// Follows a changed configuration. A mode that was off needs its ingress first, which
-    /// is bound at start.
+    /// Follows a changed configuration. A mode that was off needs its ingress first.
     pub(super) fn reconfigure(&self, gateway: &Gateway, public: &BTreeSet<u16>) {
-        if self.has_ingress {
+        if self.doors.load().any() {
             let wanted = wanted(gateway, public);
             self.handle.wanted.send_if_modified(|now| {
                 let changed = *now != wanted;
@@ -130,10 +126,12 @@ impl ServeRoute {
 
     /// How it gets on with opening a port to the internet.
     pub(super) fn publication(&self, port: u16) -> Publication {
-        if !self.has_ingress {
+        if !self.doors.load().any() {
             return Publication::Failed(FunnelRefusal {
-                reason: "gateway.tailscale.mode was off when this gateway was started".into(),
-                fix: Some("restart it".into()),
+                reason: "there is no Serve ingress yet".into(),
+                fix: Some(
+                    "openclaw config set gateway.tailscale.mode serve, or see the gateway's log".into(),
+                ),
             });
         }
         // What is wanted may be newer than what was looked at.

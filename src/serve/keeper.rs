@@ -45,12 +45,27 @@ const RARELY: Duration = Duration::from_secs(300);
 /// Finds Tailscale; `None` while it is not there.
 pub(super) type FindTailscale = Box<dyn Fn() -> Option<Tailscale> + Send + Sync>;
 
-/// Where Serve can be pointed at, and what else the keeper is told once.
-pub struct Places {
+/// Where Serve can be pointed at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Doors {
     /// The unix ingress, if it is bound.
     pub unix: Option<PathBuf>,
     /// The port of the loopback ingress, if it is bound.
     pub loopback: Option<u16>,
+}
+
+impl Doors {
+    /// Whether there is any.
+    #[must_use]
+    pub fn any(&self) -> bool {
+        self.unix.is_some() || self.loopback.is_some()
+    }
+}
+
+/// What the keeper is told once.
+pub struct Places {
+    /// Where Serve can be pointed at: looked at anew each time, a reload may open them.
+    pub doors: Arc<ArcSwap<Doors>>,
     /// Our uid.
     pub our_uid: u32,
     /// `gateway.tailscale.trustLocalUsers`.
@@ -279,9 +294,10 @@ impl<J: Journal + Send + Sync + 'static> Keeper<J> {
     }
 
     fn choose(&self, running: &Running, facts: &ServeFacts) -> Choice {
+        let doors = self.places.doors.load();
         let options = Options {
-            unix: self.places.unix.clone(),
-            loopback: self.places.loopback,
+            unix: doors.unix.clone(),
+            loopback: doors.loopback,
             our_uid: self.places.our_uid,
             unix_refused: self.unix_refused.is_some(),
             trust_local_users: self.places.trust_local_users,

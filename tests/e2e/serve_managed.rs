@@ -367,3 +367,75 @@ fn a_second_gateway_of_the_same_state_directory_edits_nothing() {
     }
     assert!(gateway.stop().success());
 }
+
+#[test]
+fn a_mode_that_was_off_is_switched_on_by_a_reload() {
+    for client in BOTH {
+        let world = Published::by(client);
+        world.neighbours();
+        let before = world.text();
+        let mut gateway = world.setup("off").start();
+        await_ready(&gateway);
+        for _ in 0..2 {
+            gateway.write_config(&world.config("serve"));
+            until("it is published", || world.target().is_some());
+            await_ready(&gateway);
+            // The first request may come before the watcher has seen the route.
+            until("a person comes in", || {
+                world.person("phone").try_get("/").is_some_and(|answer| answer.status == 200)
+            });
+            world.person("bobpc").get("/no").assert_refused(403, "not_allowed");
+            let forged = world.person("bobpc").with("Tailscale-User-Login", "alice@example.com");
+            forged.get("/no").assert_refused(403, "not_allowed");
+            gateway.write_config(&world.config("off"));
+            until("it is taken away", || world.text() == before);
+            await_ready(&gateway);
+        }
+        assert!(!gateway.log().contains("after a restart"), "{}", gateway.log());
+        assert!(gateway.lives());
+    }
+}
+
+#[test]
+fn threat_002_a_loopback_ingress_that_a_reload_opens_is_watched_from_the_start() {
+    if !may_switch_user("threat_002") {
+        return;
+    }
+    let world = Published::on_loopback("localapi");
+    let gateway = world.setup("off").start();
+    await_ready(&gateway);
+    gateway.write_config(&world.config("serve"));
+    gateway.wait_for_log("serve enabled: ");
+    let to = world.target().unwrap().strip_prefix("http://").unwrap().to_owned();
+    until("Serve is attested", || {
+        world.person("phone").try_get("/").is_some_and(|answer| answer.status == 200)
+    });
+    world.as_root(|world| world.they(&["serve", "--bg", "--tcp=2222", &format!("tcp://{to}")]));
+    until("the forward is noticed", || world.person("phone").get("/poll").status == 401);
+    let raw = Client::to(world.daemon.listener(2222, "bobpc")).host(HOST);
+    let forged = raw.with("X-Forwarded-For", ALICE).with("X-Forwarded-Host", HOST);
+    let forged = forged.with("Tailscale-User-Login", "alice@example.com").get("/no");
+    forged.assert_refused(401, "serve_peer_unattested");
+}
+
+#[test]
+fn a_reload_that_cannot_have_its_ingress_changes_nothing() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = Published::by("localapi");
+    let dir = tailnet::private_dir();
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o777)).unwrap();
+    let mut gateway = world.setup("off").env("RUNTIME_DIRECTORY", dir.path()).start();
+    await_ready(&gateway);
+    let more = ", allowedHosts: ['else.example']}}";
+    gateway.write_config(&world.config("serve").replace("}}}}", &format!("}}}}{more}")));
+    let line = gateway.wait_for_log("the changed configuration is refused");
+    assert!(line.contains(dir.path().to_str().unwrap()), "{line}");
+    await_ready(&gateway);
+    assert_eq!(world.target(), None);
+    assert!(gateway.lives());
+    // Mended, it takes effect with the next change of the file.
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o700)).unwrap();
+    gateway.write_config(&world.config("serve"));
+    gateway.wait_for_log("serve enabled: ");
+    await_ready(&gateway);
+}
