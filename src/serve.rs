@@ -14,6 +14,7 @@ pub mod choose;
 pub mod journal;
 pub mod plan;
 
+mod account;
 mod apply;
 mod backoff;
 mod document;
@@ -23,17 +24,24 @@ mod keeper;
 mod lost;
 #[cfg(test)]
 mod model;
+mod mounts;
+mod places;
+mod shown;
 mod status;
+mod wanted;
 
 pub use apply::{Settled, converge, undo};
 pub use choose::{Choice, IDENTITY_OFF, Ingress, choose_ingress};
 pub use edit_lock::{EditLock, EditLockError};
 pub use hands::{Hands, TailscaleHands};
 pub use journal::{Entry, Journal, Phase};
-pub use keeper::{Doors, Keeper, KeeperHandle, PENDING, Places, Wanted};
-pub(crate) use keeper::{may_publish, node_of, routes};
+pub use keeper::{Keeper, KeeperHandle};
+pub use places::{Doors, Places};
 pub use plan::{Conflict, Held, NodeFacts, Plan, Route, Standing, Step, plan};
+pub use shown::PENDING;
 pub use status::{CONFLICT, MountStatus, ServeStatus, Trouble};
+pub use wanted::Wanted;
+pub(crate) use wanted::{may_publish, node_of, routes};
 
 use crate::domain::RoutePrefix;
 

@@ -7,7 +7,7 @@ use openclaw_tailscale::{Error, Origin, ServeDocument, WebHandler};
 use serde_json::json;
 
 use super::journal::Entry;
-use super::plan::{NodeFacts, Route};
+use super::plan::{NodeFacts, Route, port_of};
 
 /// Puts a background route in.
 pub(super) fn publish(document: &mut ServeDocument, route: &Route, node: &NodeFacts) -> Result<(), Error> {
@@ -54,10 +54,6 @@ pub(super) fn remove(document: &mut ServeDocument, entry: &Entry) -> Result<bool
         document.remove(&["TCP", &port.to_string()])?;
     }
     Ok(true)
-}
-
-fn port_of(host_port: &str) -> Option<u16> {
-    host_port.rsplit_once(':')?.1.parse().ok()
 }
 
 #[cfg(test)]

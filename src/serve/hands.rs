@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openclaw_tailscale::{
-    BackendState, ETag, EditError, Error, ForegroundEntry, Mount, Origin, ProxyTarget, ServeConfig,
-    ServeDocument, ServeSession, Tailscale, Tie,
+    BackendState, ETag, EditError, Error, ForegroundEntry, Mount, Origin, ServeConfig, ServeDocument,
+    ServeSession, Tailscale, Tie,
 };
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::document;
 use super::journal::Entry;
 use super::lost::lost;
+use super::mounts::{mount_of, mount_of_entry, stopped};
 use super::plan::{Held, NodeFacts, Route};
 use super::status::Trouble;
 
@@ -266,10 +267,6 @@ impl TailscaleHands {
     }
 }
 
-fn stopped(detail: &str) -> EditError {
-    Error::Failed { command: "serve", code: 0, stderr: detail.to_owned() }.into()
-}
-
 impl Hands for TailscaleHands {
     async fn read(&mut self, node: &NodeFacts) -> Result<ServeConfig, Trouble> {
         let config = self.read_config().await.map_err(|error| Trouble::from(&error))?;
@@ -337,31 +334,4 @@ fn sessions_in(config: &ServeConfig) -> Vec<String> {
         _ => None,
     });
     sessions.collect()
-}
-
-fn mount_of(route: &Route) -> Result<Mount, EditError> {
-    Ok(Mount {
-        https: route.https,
-        port: route.port,
-        path: route.path.clone(),
-        target: target(&route.target)?,
-        funnel: route.funnel,
-    })
-}
-
-fn mount_of_entry(entry: &Entry) -> Result<Mount, EditError> {
-    Ok(Mount {
-        https: entry.https,
-        port: entry.port().ok_or_else(|| stopped("the journal's entry names no port"))?,
-        path: entry.mount.clone(),
-        target: target(&entry.target)?,
-        funnel: false,
-    })
-}
-
-fn target(text: &str) -> Result<ProxyTarget, EditError> {
-    let port = text.strip_prefix("http://127.0.0.1:").and_then(|port| port.parse().ok());
-    let path = text.strip_prefix("unix:");
-    let target = port.map(ProxyTarget::Loopback).or_else(|| path.map(|path| ProxyTarget::Unix(path.into())));
-    target.ok_or_else(|| stopped("the journal's entry has a target that is not ours"))
 }

@@ -5,82 +5,36 @@
 //! somebody takes away again and again is published more and more rarely: they may have a
 //! reason. It never gives up, and never ends the process.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use openclaw_tailscale::{Tailscale, Tie};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
-use super::DesiredMount;
+use super::account::Account;
 use super::apply::{Settled, converge};
 use super::backoff::Backoff;
 use super::choose::{Choice, Ingress, Options, choose};
 use super::edit_lock::EditLock;
 use super::hands::{Hands, TailscaleHands};
 use super::journal::Journal;
-use super::plan::{NodeFacts, Route, Standing};
-use super::status::{MountStatus, ServeStatus, Trouble};
+use super::places::{FindTailscale, Places};
+use super::plan::{NodeFacts, Route};
+use super::shown::{another_gateway, fought, status_of, tell, waiting};
+use super::status::{ServeStatus, Trouble};
+use super::wanted::{Wanted, may_publish, node_of, routes};
 use crate::domain::{Running, ServeFacts, TailnetState};
 
 /// When a mount that was just published is looked at once more.
 const SOON: Duration = Duration::from_secs(2);
 /// When one that is there is, though nothing was heard of a change.
 const NOW_AND_THEN: Duration = Duration::from_secs(30);
-/// How long a mount must stay before what went before is forgotten.
-const STEADY: Duration = Duration::from_secs(600);
-/// So often it may vanish before it is published more rarely.
-const PATIENCE: u32 = 2;
 /// Between two looks at whether we are the only gateway of this state directory.
 const ATTEND: Duration = Duration::from_secs(5);
 /// How long a stop waits for what lives as long as we do to be gone.
 const LET_GO: Duration = Duration::from_secs(2);
-/// The longest wait then.
-const RARELY: Duration = Duration::from_secs(300);
-
-/// Finds Tailscale; `None` while it is not there.
-pub(super) type FindTailscale = Box<dyn Fn() -> Option<Tailscale> + Send + Sync>;
-
-/// Where Serve can be pointed at.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Doors {
-    /// The unix ingress, if it is bound.
-    pub unix: Option<PathBuf>,
-    /// The port of the loopback ingress, if it is bound.
-    pub loopback: Option<u16>,
-}
-
-impl Doors {
-    /// Whether there is any.
-    #[must_use]
-    pub fn any(&self) -> bool {
-        self.unix.is_some() || self.loopback.is_some()
-    }
-}
-
-/// What the keeper is told once.
-pub struct Places {
-    /// Where Serve can be pointed at: looked at anew each time, a reload may open them.
-    pub doors: Arc<ArcSwap<Doors>>,
-    /// Our uid.
-    pub our_uid: u32,
-    /// `gateway.tailscale.trustLocalUsers`.
-    pub trust_local_users: bool,
-    /// The state directory, for the lock.
-    pub state_dir: PathBuf,
-    /// The helper that ties children to our life.
-    pub tie: Tie,
-    /// Whether this gateway, and no other, attends to the state directory. The journal
-    /// speaks for that one alone.
-    pub attended: Arc<AtomicBool>,
-}
-
-/// What is wanted. Whoever wants a mount adds it.
-pub type Wanted = Vec<DesiredMount>;
 
 /// The keeper, seen from outside.
 pub struct KeeperHandle {
@@ -123,17 +77,7 @@ pub struct Keeper<J> {
     chosen: Option<Ingress>,
     /// tailscaled refused a unix target; by which one.
     unix_refused: Option<openclaw_tailscale::DaemonProcess>,
-    fights: HashMap<Route, Fight>,
-}
-
-/// One route's history.
-#[derive(Clone, Copy, Debug, Default)]
-struct Fight {
-    /// When it was seen first since it was last missing.
-    since: Option<Instant>,
-    was_there: bool,
-    vanished: u32,
-    not_before: Option<Instant>,
+    account: Account,
 }
 
 impl<J: Journal + Send + Sync + 'static> Keeper<J> {
@@ -163,7 +107,7 @@ impl<J: Journal + Send + Sync + 'static> Keeper<J> {
             again: None,
             chosen: None,
             unix_refused: None,
-            fights: HashMap::new(),
+            account: Account::default(),
         };
         let stopped = tokio::spawn(keeper.run(stopping));
         KeeperHandle { wanted, status: status_of, stop: Some(stop), stopped }
@@ -278,8 +222,8 @@ impl<J: Journal + Send + Sync + 'static> Keeper<J> {
                 tracing::info!("tailscaled lets this user serve no unix socket; trying the loopback ingress");
                 continue;
             }
-            self.keep_account(&routes, &settled);
-            let status = self.status_of(wanted, &choice, &settled, node);
+            self.account.note(&routes, &settled, Instant::now());
+            let status = status_of(wanted, &choice, &settled, node);
             if status.mounts.iter().all(|mount| mount.served) && settled.trouble.is_empty() {
                 self.backoff.reset();
                 // What was published and taken away before the watcher saw it is no change
@@ -327,84 +271,16 @@ impl<J: Journal + Send + Sync + 'static> Keeper<J> {
             }
         };
         hands.keep_sessions(routes);
-        let (fights, now) = (&self.fights, Instant::now());
+        let (account, now) = (&self.account, Instant::now());
         let may = |route: &Route| {
             may_publish(route, running, has_program)?;
-            match fights.get(route).and_then(|fight| fight.not_before) {
-                Some(until) if until > now => Err(fought()),
-                _ => Ok(()),
-            }
+            if account.is_held_back(route, now) { Err(fought()) } else { Ok(()) }
         };
         let settled = converge(routes, node, hands, &self.journal, may).await;
         if routes.is_empty() && hands.held().is_empty() {
             self.hands = None;
         }
         Some(settled)
-    }
-
-    fn status_of(
-        &self,
-        wanted: &Wanted,
-        choice: &Choice,
-        settled: &Settled,
-        node: &NodeFacts,
-    ) -> ServeStatus {
-        let mut status = ServeStatus { looked: true, ..ServeStatus::default() };
-        if !wanted.is_empty() {
-            status.trouble.extend(choice.trouble.clone());
-        }
-        status.trouble.extend(
-            settled.trouble.iter().filter(|(route, _)| route.is_none()).map(|(_, trouble)| trouble.clone()),
-        );
-        for (index, mount) in wanted.iter().enumerate() {
-            let mut shown = waiting_for(mount, Some(node));
-            if let Some((route, standing)) = settled.plan.standing.get(index) {
-                shown.served = matches!(standing, Standing::Ours | Standing::ByHand);
-                shown.by_hand = *standing == Standing::ByHand;
-                shown.trouble.clear();
-                if let Standing::Blocked(conflict) = standing {
-                    shown.trouble.push(conflict.into());
-                }
-                let of_route = settled.trouble.iter().filter(|(of, _)| of.as_ref() == Some(route));
-                shown.trouble.extend(of_route.map(|(_, trouble)| trouble.clone()));
-                if settled.plan.made_public.contains(route) {
-                    shown.trouble.push(made_public(&shown.host_port));
-                }
-                if !shown.served && shown.trouble.is_empty() {
-                    shown.trouble.push(pending());
-                }
-            }
-            status.mounts.push(shown);
-        }
-        status
-    }
-
-    /// Keeps account of routes that vanish: one that was there and had to be published
-    /// anew was taken away by somebody.
-    fn keep_account(&mut self, routes: &[Route], settled: &Settled) {
-        let now = Instant::now();
-        self.fights.retain(|route, _| routes.contains(route));
-        for (route, standing) in &settled.plan.standing {
-            let served = matches!(standing, Standing::Ours | Standing::ByHand);
-            let fight = self.fights.entry(route.clone()).or_default();
-            // Published anew, or just published and gone before it could be seen.
-            let again = settled.published.contains(route);
-            if fight.was_there && (again || (!served && fight.since.is_some())) {
-                if fight.since.is_some_and(|since| now.duration_since(since) >= STEADY) {
-                    fight.vanished = 0;
-                }
-                fight.vanished += 1;
-                fight.since = None;
-                if let Some(times) = fight.vanished.checked_sub(PATIENCE).filter(|times| *times > 0) {
-                    let wait = Duration::from_secs(5 << times.min(6)).min(RARELY);
-                    fight.not_before = Some(now + wait);
-                }
-            }
-            fight.was_there |= served;
-            if served && fight.since.is_none() {
-                fight.since = Some(now);
-            }
-        }
     }
 
     fn try_again(&mut self) {
@@ -450,142 +326,9 @@ impl<J: Journal + Send + Sync + 'static> Keeper<J> {
     /// Tells others, and the log once per change.
     fn publish(&self, status: ServeStatus) {
         let before = self.status.borrow().clone();
-        if before == status {
-            return;
+        if before != status {
+            tell(&before, &status);
+            self.status.send_replace(status);
         }
-        for mount in &status.mounts {
-            let was =
-                before.mounts.iter().find(|was| was.host_port == mount.host_port && was.path == mount.path);
-            match (was.is_some_and(|was| was.served), mount.served) {
-                (false, true) if mount.by_hand => {
-                    tracing::info!(url = mount.url, "serve enabled: {} (a route that was there)", mount.url);
-                }
-                (false, true) => tracing::info!(url = mount.url, "serve enabled: {}", mount.url),
-                (true, false) => tracing::warn!(url = mount.url, "serve is gone: {}", mount.url),
-                _ => {}
-            }
-        }
-        for gone in before.mounts.iter().filter(|was| {
-            was.served
-                && !status
-                    .mounts
-                    .iter()
-                    .any(|mount| mount.host_port == was.host_port && mount.path == was.path)
-        }) {
-            tracing::info!(url = gone.url, "serve disabled: {}", gone.url);
-        }
-        let known: Vec<&Trouble> = before.troubles().collect();
-        for trouble in status.troubles().filter(|trouble| !known.contains(trouble) && trouble.code != PENDING)
-        {
-            let fix = trouble.fix.as_deref().map(|fix| format!(" -- to mend it: {fix}")).unwrap_or_default();
-            tracing::warn!(code = trouble.code, "serve: {}{fix}", trouble.detail);
-        }
-        self.status.send_replace(status);
     }
-}
-
-/// A route that is on its way.
-pub const PENDING: &str = "serve_pending";
-
-fn pending() -> Trouble {
-    Trouble::new(PENDING, "the Serve route is not published yet")
-}
-
-/// Another gateway keeps the routes of this state directory.
-fn another_gateway(wanted: &Wanted) -> ServeStatus {
-    let mut status = waiting(wanted);
-    if !wanted.is_empty() {
-        let detail = "another gateway uses this state directory (or its lock cannot be taken), and the Serve route is its business";
-        let trouble = Trouble::new("serve_other_gateway", detail);
-        status
-            .trouble
-            .push(trouble.fix("stop the other one, or give this one an OPENCLAW_STATE_DIR of its own"));
-    }
-    status
-}
-
-/// Before anything is known.
-fn waiting(wanted: &Wanted) -> ServeStatus {
-    let mounts = wanted.iter().map(|mount| waiting_for(mount, None)).collect();
-    ServeStatus { mounts, ..ServeStatus::default() }
-}
-
-fn waiting_for(mount: &DesiredMount, node: Option<&NodeFacts>) -> MountStatus {
-    let route = route(mount, String::new(), false);
-    MountStatus {
-        url: node.map(|node| route.url(&node.name)).unwrap_or_default(),
-        host_port: node.map(|node| node.host_port(mount.port)).unwrap_or_default(),
-        path: mount.path.as_str().to_owned(),
-        funnel: mount.funnel,
-        served: false,
-        by_hand: false,
-        trouble: vec![pending()],
-    }
-}
-
-fn made_public(host_port: &str) -> Trouble {
-    Trouble::new(
-        "serve_made_public",
-        format!(
-            "{host_port} is open to the internet by somebody's Funnel; requests from there are answered 403 not_public"
-        ),
-    )
-    .fix("tailscale funnel status shows it; close it where it was opened")
-}
-
-fn fought() -> Trouble {
-    Trouble::new(
-        "serve_taken_away",
-        "the Serve route was taken away again and again, so it is published again more and more rarely",
-    )
-    .fix("openclaw config set gateway.tailscale.mode off, or find who takes it away: tailscale serve status")
-}
-
-/// The node's facts, once it has a name.
-pub(crate) fn node_of(running: &Running) -> Option<NodeFacts> {
-    Some(NodeFacts {
-        id: running.self_id.as_ref()?.as_str().to_owned(),
-        tailnet: running.tailnet.clone(),
-        name: running.dns_name.as_ref()?.as_str().trim_end_matches('.').to_owned(),
-    })
-}
-
-fn route(mount: &DesiredMount, target: String, session: bool) -> Route {
-    Route {
-        https: mount.https,
-        port: mount.port,
-        path: mount.path.as_str().to_owned(),
-        target,
-        session,
-        funnel: mount.funnel,
-    }
-}
-
-/// The wanted mounts with the chosen target; none where there is no ingress.
-pub(crate) fn routes(wanted: &[DesiredMount], choice: &Choice) -> Vec<Route> {
-    use openclaw_tailscale::ProxyTarget;
-    let (target, session) = match &choice.ingress {
-        Some(Ingress::Unix(path)) => (ProxyTarget::Unix(path.clone()), false),
-        Some(Ingress::Loopback(port)) => (ProxyTarget::Loopback(*port), true),
-        None => return Vec::new(),
-    };
-    let Some(target) = target.as_proxy() else { return Vec::new() };
-    wanted.iter().map(|mount| route(mount, target.clone(), session)).collect()
-}
-
-/// Whether a route could work. HTTPS that is off for the tailnet is left to the command,
-/// which names the link to click; without the command that is all there is to say.
-pub(crate) fn may_publish(route: &Route, running: &Running, has_program: bool) -> Result<(), Trouble> {
-    const PAGE: &str = "turn HTTPS certificates on: https://login.tailscale.com/admin/dns";
-    if !route.https || (!running.attributes.https && has_program) {
-        return Ok(());
-    }
-    if !running.attributes.https {
-        return Err(Trouble::new("serve_https_off", "HTTPS is not enabled for this tailnet").fix(PAGE));
-    }
-    if running.cert_domains.is_empty() {
-        let detail = "there are no certificates for this node, so nobody could connect by HTTPS";
-        return Err(Trouble::new("serve_https_off", detail).fix(PAGE));
-    }
-    Ok(())
 }

@@ -7,7 +7,7 @@
 use openclaw_tailscale::{Origin, ServeConfig};
 
 use super::journal::Entry;
-use super::plan::place;
+use super::plan::{place, port_of};
 
 /// What was published before and is not any more, and is none of `ours`, each in words.
 pub(super) fn lost(before: &ServeConfig, after: &ServeConfig, ours: &Entry) -> Vec<String> {
@@ -34,10 +34,7 @@ pub(super) fn lost(before: &ServeConfig, after: &ServeConfig, ours: &Entry) -> V
     for listener in before.listeners().filter(|listener| lasts(&listener.origin)) {
         // Ours goes with its last mount.
         let needed = Some(listener.port) != port
-            || after.web_handlers().any(|now| {
-                now.origin == Origin::Node
-                    && now.host_port.rsplit_once(':').and_then(|(_, p)| p.parse().ok()) == port
-            });
+            || after.web_handlers().any(|now| now.origin == Origin::Node && port_of(&now.host_port) == port);
         if needed && !after.listeners().any(|now| now == listener) {
             lost.push(format!("the listener of port {}", listener.port));
         }

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::serve::journal::Phase;
 use crate::serve::model::{Model, SOCKET, Tcp, node, route};
 
 fn session() -> Route {
