@@ -6,7 +6,8 @@
 //!
 //! A connection comes off a listener ([`Binder`], [`Workers`]), is admitted or
 //! dropped ([`Handler::admit`]), speaks TLS where it must, and is then read
-//! through the strict guard ([`framing_fault`]) by hyper, within [`Limits`].
+//! through the strict guard ([`framing_fault`]), within [`Limits`]: by `h1` where that
+//! suffices, else by hyper.
 
 pub mod attest;
 pub mod classify;
@@ -22,6 +23,7 @@ mod control;
 mod detect;
 mod framing;
 mod gather;
+mod h1;
 mod h2;
 mod handler;
 mod limits;
@@ -48,6 +50,7 @@ pub use control::ConnControl;
 pub use facts::{Evidence, IngressFacts, Via};
 pub use framing::{FramingFault, framing_fault};
 pub(crate) use gather::poll_write_gathered;
+pub(crate) use h1::plain_length;
 pub use handler::{Admit, Handler};
 pub use limits::Limits;
 pub use local_addrs::local_addrs;

@@ -8,8 +8,8 @@
 //!
 //! 1. `upgrade` reads what the request asks its connection to become.
 //! 2. `request` takes out what must not pass and adds what is ours.
-//! 3. `exchange` sends it over a connection of the worker's `pool`, by itself where
-//!    request and answer are small (`direct`), else through hyper.
+//! 3. `exchange` sends it over a connection of the worker's `pool`, by itself where it
+//!    is all here (`direct`) and for as long as the answer is small, else through hyper.
 //! 4. `response` cleans the head, `streamed` carries the body; or a proven 101
 //!    becomes a `tunnel`, through `openclaw_kind` where the upstream is a real
 //!    OpenClaw gateway.
@@ -26,6 +26,7 @@ mod direct;
 mod error;
 mod exchange;
 mod frames;
+mod head_lines;
 mod hop_headers;
 mod identity_headers;
 mod io;
@@ -48,9 +49,10 @@ pub(crate) mod tests;
 
 use std::rc::Rc;
 
+use bytes::Bytes;
 use http::header::{SEC_WEBSOCKET_EXTENSIONS, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version};
-use hyper::body::Incoming;
+use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
 
 pub use close_signal::{CloseReason, CloseSignal, Closer};
@@ -60,9 +62,10 @@ pub use pool::UpstreamPools;
 pub use protected_headers::SECRET_HEADER;
 
 use crate::authz::Permit;
-use crate::body::Body;
+use crate::body::{Body, Upload};
 use crate::domain::UpstreamKind;
 use crate::ingress::IngressFacts;
+use direct::Ask;
 use exchange::{Bounds, Got};
 use pool::Entry;
 use request_body::RequestBody;
@@ -94,6 +97,9 @@ pub struct Forward<'a> {
     pub pools: &'a UpstreamPools,
     /// Ends a long wait, a stream or a tunnel.
     pub close: &'a CloseSignal,
+    /// Whether the answer may come as [`Body::Lines`], for the caller to add headers to
+    /// but not to read or change.
+    pub as_lines: bool,
 }
 
 /// Whether the answer to this request must end an HTTP/1 connection: it carried
@@ -116,7 +122,7 @@ pub fn must_close_after<B>(request: &Request<B>) -> bool {
 /// [`ProxyError::reason`] says what to tell it.
 pub async fn forward(
     permit: Permit,
-    mut request: Request<Incoming>,
+    mut request: Request<Upload>,
     ctx: Forward<'_>,
 ) -> Result<Response<Body>, ProxyError> {
     let asked = Upgrade::of(&request)?;
@@ -125,16 +131,39 @@ pub async fn forward(
 
     let entry = ctx.pools.entry(&permit.route().upstream);
     let (parts, body) = request.into_parts();
-    let request = request::prepare(&permit, parts, RequestBody::new(body), &ctx, &entry)?;
     let bounds = Bounds { timeouts: permit.route().timeouts, close: ctx.close };
 
     if let (Upgrade::WebSocket(accept), Some(on_upgrade)) = (asked, on_upgrade) {
+        let request = request::prepare(&permit, parts, RequestBody::Empty, &ctx, &entry)?;
         // Boxed: the ordinary request need not carry its size.
         return Box::pin(websocket(request, &accept, on_upgrade, &entry, bounds)).await;
     }
-    let got = exchange::pooled(&entry, request, bounds).await?;
+    let body = match body {
+        Upload::Streaming(body) if !body.is_end_stream() => Err(body),
+        Upload::Streaming(_) => Ok(Bytes::new()),
+        Upload::Whole(bytes) => Ok(bytes),
+    };
+    let got = match body {
+        Ok(body) => {
+            let bytes = request::write(&permit, &parts, &body, &ctx, &entry)?;
+            let bodiless = body.is_empty();
+            let ask = Ask { method: &parts.method, bytes: &bytes, bodiless, as_lines: ctx.as_lines };
+            exchange::whole(&entry, ask, bounds).await?
+        }
+        Err(body) => {
+            let request = request::prepare(&permit, parts, RequestBody::streaming(body), &ctx, &entry)?;
+            Got::Begun(Box::pin(exchange::streaming(&entry, request, bounds)).await?)
+        }
+    };
     bounds.check()?;
+
     let (mut parts, body) = match got {
+        // Cleaned line by line, and nobody who upgrades gets these.
+        Got::Lines(status, lines) => {
+            let mut response = Response::new(Body::Lines(Some(lines)));
+            *response.status_mut() = status;
+            return Ok(response);
+        }
         Got::Whole(response) => {
             let (parts, body) = response.into_parts();
             (parts, Body::full(body))
@@ -153,11 +182,11 @@ pub async fn forward(
 #[doc(hidden)]
 pub fn rewritten(
     permit: &Permit,
-    parts: http::request::Parts,
+    parts: &http::request::Parts,
     ctx: &Forward<'_>,
-) -> Result<Request<()>, ProxyError> {
+) -> Result<Vec<u8>, ProxyError> {
     let entry = ctx.pools.entry(&permit.route().upstream);
-    Ok(request::prepare(permit, parts, RequestBody::Empty, ctx, &entry)?.map(drop))
+    request::write(permit, parts, &Bytes::new(), ctx, &entry)
 }
 
 async fn websocket(

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use http::header::{self, HeaderName};
 use http::{Method, Request};
-use hyper::body::Incoming;
 
 use super::conn::{Conn, OfConn};
 use super::grant::unix_now;
@@ -22,6 +21,7 @@ use super::shared::Settings;
 use crate::api::{self, health};
 use crate::authn::{self, Authentication, Context, Refusal};
 use crate::authz::{self, Question};
+use crate::body::Upload;
 use crate::domain::addr::is_loopback;
 use crate::domain::{ClientAddr, Exposure, HttpsSite, Principal, Public, Reason, Role, Route, TailnetState};
 use crate::ingress::attest::{AtAccept, Condition};
@@ -95,7 +95,7 @@ impl Edge {
         &self,
         view: &View,
         conn: &Conn,
-        request: &Request<Incoming>,
+        request: &Request<Upload>,
         trail: &mut Trail,
     ) -> Result<Allowed, Refusal> {
         // Framing and limits.
@@ -275,7 +275,7 @@ impl Edge {
         Ok(decision)
     }
 
-    fn facts(&self, view: &View, conn: &Conn, request: &Request<Incoming>) -> Result<Classified, Reason> {
+    fn facts(&self, view: &View, conn: &Conn, request: &Request<Upload>) -> Result<Classified, Reason> {
         let host = authority_of(request, conn.facts.tls.is_some())?;
         if let (Some(tls), Endpoint::Tcp { .. }) = (&conn.facts.tls, conn.facts.endpoint)
             && let Some(name) = &tls.server_name
@@ -330,7 +330,7 @@ impl Edge {
     async fn with_fresh_serve(
         &self,
         conn: &Conn,
-        request: &Request<Incoming>,
+        request: &Request<Upload>,
         view: &View,
     ) -> Result<Option<View>, Refusal> {
         if conn.serve_is_fresh.get() || view.state.running().is_none() {
@@ -369,7 +369,7 @@ impl Edge {
         view: &View,
         conn: &Conn,
         facts: &IngressFacts,
-        request: &Request<Incoming>,
+        request: &Request<Upload>,
         route: Option<&Arc<Route>>,
     ) -> Result<Authentication, Refusal> {
         let own_addresses = self.shared.own_addresses.load();
@@ -402,7 +402,7 @@ impl Edge {
         view: &View,
         conn: &Conn,
         facts: &IngressFacts,
-        request: &Request<Incoming>,
+        request: &Request<Upload>,
         principal: &Principal,
         route: Option<&Arc<Route>>,
     ) -> Result<(), Reason> {

@@ -9,7 +9,6 @@ use http::header::{self, HeaderName};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use tower::ServiceExt;
 
 use super::conn::Conn;
@@ -25,7 +24,7 @@ use super::shared::Shared;
 use crate::api::{self, Caller, health};
 use crate::authn::{Refusal, WorkerCache};
 use crate::authz::{self};
-use crate::body::Body;
+use crate::body::{Body, Upload};
 use crate::domain::{LocalAddr, PeerAddr, Principal, Reason, TailnetState};
 use crate::ingress::attest::{self, Condition};
 use crate::ingress::classify::is_off_tailnet;
@@ -75,7 +74,7 @@ impl Edge {
         view.clone()
     }
 
-    async fn answer(&self, conn: &Rc<Conn>, mut request: Request<Incoming>) -> Response<Body> {
+    async fn answer(&self, conn: &Rc<Conn>, mut request: Request<Upload>) -> Response<Body> {
         let started = Instant::now();
         conn.requests.set(conn.requests.get() + 1);
         let request_id = next_request_id();
@@ -119,6 +118,8 @@ impl Edge {
                             },
                             pools: &self.pools,
                             close: &signal,
+                            // Such a request came over a connection that takes lines.
+                            as_lines: !withhold && matches!(request.body(), Upload::Whole(_)),
                         };
                         proxy::forward(permit, request, context).await.map_err(|error| {
                             let reason = error.reason();
@@ -163,7 +164,7 @@ impl Edge {
             return response;
         }
         let line = self.line(conn, trail, request_id, method, raw_path, reason, started, bytes_in);
-        response.map(|body| Body::Local(Box::pin(LoggedBody::new(body, status, line))))
+        response.map(|body| Body::Local(Box::new(LoggedBody::new(body, status, line))))
     }
 
     /// Remembers on what this request is let through, in case it stays open.
@@ -218,7 +219,7 @@ impl Edge {
         permit: authz::ApiPermit,
         via: Via,
         path: &str,
-        mut request: Request<Incoming>,
+        mut request: Request<Upload>,
     ) -> Response<Body> {
         // The router sees the path that was decided on, and nothing else.
         *request.uri_mut() = path.parse().unwrap_or_default();
@@ -335,7 +336,7 @@ impl Handler for Edge {
         Conn::new(facts, control)
     }
 
-    async fn call(self: Rc<Self>, conn: Rc<Conn>, request: Request<Incoming>) -> Response<Body> {
+    async fn call(self: Rc<Self>, conn: Rc<Conn>, request: Request<Upload>) -> Response<Body> {
         self.answer(&conn, request).await
     }
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
-use crate::body::{Body, BodyError};
+use crate::body::{Body, BodyError, Lines, LocalBody};
 use crate::domain::{Principal, Route};
 use crate::telemetry::{Style, timestamp};
 
@@ -189,6 +189,22 @@ impl HttpBody for LoggedBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl LocalBody for LoggedBody {
+    fn take_whole(&mut self) -> Option<Bytes> {
+        let bytes = self.body.take_whole()?;
+        self.bytes_out += bytes.len() as u64;
+        self.complete = true;
+        Some(bytes)
+    }
+
+    fn take_lines(&mut self) -> Option<Lines> {
+        let lines = self.body.take_lines()?;
+        self.bytes_out += lines.body_len() as u64;
+        self.complete = true;
+        Some(lines)
     }
 }
 

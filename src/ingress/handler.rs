@@ -3,12 +3,11 @@
 use std::future::Future;
 use std::rc::Rc;
 
-use hyper::body::Incoming;
 use hyper::{Request, Response};
 
 use super::attest::AtAccept;
 use super::{ConnControl, ConnFacts, Endpoint, ListenerKind};
-use crate::body::Body;
+use crate::body::{Body, Upload};
 
 /// What becomes of a connection at accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +51,6 @@ pub trait Handler: 'static {
     fn call(
         self: Rc<Self>,
         conn: Rc<Self::Conn>,
-        req: Request<Incoming>,
+        req: Request<Upload>,
     ) -> impl Future<Output = Response<Body>> + 'static;
 }

@@ -1,5 +1,6 @@
 //! One connection, from accept to its end.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
@@ -17,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use super::control::{ConnControl, Shared};
 use super::detect::{Protocol, Replay, detect};
 use super::framing::Guard;
+use super::h1::{self, Next};
 use super::h2::{Verdict, Watch, h2_builder};
 use super::handler::Handler;
 use super::slots::Slot;
@@ -93,10 +95,23 @@ impl<H: Handler> Accepted<H> {
         let id = facts.id;
         let control = ConnControl(Arc::clone(&shared));
         let stream = Stall::new(stream, limits.write_stall, Arc::clone(&shared), slot);
-        let guard = Guard::new(stream, first, Arc::clone(&shared), limits);
+        let mut guard = Guard::new(stream, first, Arc::clone(&shared), limits);
         let conn = Rc::new(handler.open(facts, control.clone()));
-        let service =
-            service_fn(move |req| answer(Rc::clone(&handler), Rc::clone(&conn), Arc::clone(&shared), req));
+        let answered = match h1::serve(&mut guard, &handler, &conn, &shared).await {
+            Ok(Next::Hyper(answered)) => Cell::new(answered),
+            Ok(Next::End) => return,
+            Err(error) => return tracing::debug!(conn = id, %error, "connection ended early"),
+        };
+        let service = service_fn(move |req| {
+            let answered = answered.take();
+            let (handler, conn, shared) = (Rc::clone(&handler), Rc::clone(&conn), Arc::clone(&shared));
+            async move {
+                match answered {
+                    Some(answered) => Ok(answered),
+                    None => answer(handler, conn, shared, req).await,
+                }
+            }
+        });
         let mut builder = http1::Builder::new();
         // The guard keeps the clock, and heads are bounded there.
         builder.header_read_timeout(None).max_buf_size(limits.max_head_bytes.max(4096) * 2);

@@ -4,4 +4,4 @@
 mod http1;
 mod http2;
 mod limits;
-mod support;
+pub(super) mod support;

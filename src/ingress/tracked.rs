@@ -14,7 +14,7 @@ use hyper::upgrade::OnUpgrade;
 
 use super::control::{InFlight, Shared};
 use super::handler::Handler;
-use crate::body::{Body, BodyError};
+use crate::body::{Body, BodyError, Upload};
 
 /// Passes a request to the handler and settles what its answer means for the
 /// connection.
@@ -28,7 +28,7 @@ pub(super) async fn answer<H: Handler>(
     let h2 = req.version() == Version::HTTP_2;
     // hyper's own mark, so that both agree on what asks to switch protocols.
     let switching = !h2 && req.extensions().get::<OnUpgrade>().is_some();
-    let mut response = handler.call(conn, req).await;
+    let mut response = handler.call(conn, req.map(Upload::Streaming)).await;
     if switching {
         let accepted = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         shared.answer_switch(accepted);
@@ -42,7 +42,7 @@ pub(super) async fn answer<H: Handler>(
 /// A response body that says when it ended, and on HTTP/2 for how long the
 /// client has not taken any of it.
 pub(super) struct TrackedBody {
-    inner: Body,
+    pub(super) inner: Body,
     in_flight: InFlight,
     /// Of HTTP/2: whether it is the client that has to move. `None` elsewhere,
     /// where the socket itself tells.
@@ -50,7 +50,7 @@ pub(super) struct TrackedBody {
 }
 
 impl TrackedBody {
-    fn new(inner: Body, in_flight: InFlight, h2: bool) -> Self {
+    pub(super) fn new(inner: Body, in_flight: InFlight, h2: bool) -> Self {
         let mut body = Self { inner, in_flight, client_moves: h2.then_some(false) };
         if !body.inner.is_end_stream() {
             body.client_must_move(true);

@@ -4,6 +4,8 @@
 use http::header::{COOKIE, HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
 use memchr::memmem;
 
+use super::head_lines::HeadLines;
+
 /// The name of our session cookie.
 pub const SESSION_COOKIE: &str = "openclaw_session";
 /// Its name where only HTTPS is served.
@@ -15,30 +17,25 @@ fn is_ours(name: &[u8]) -> bool {
     name == SESSION_COOKIE.as_bytes() || name == HOST_SESSION_COOKIE.as_bytes()
 }
 
-/// Takes our cookie out of a request; the others stay as they were, byte for
+/// Puts a request's cookies without ours; the others stay as they were, byte for
 /// byte. With `join`, several lines become one: HTTP/2 clients split them, and
 /// HTTP/1.1 apps may read the first line only (RFC 9113, 8.2.3).
-pub(super) fn remove_ours(headers: &mut HeaderMap, join: bool) {
-    let mut lines = headers.get_all(COOKIE).iter();
-    let Some(first) = lines.next() else { return };
+pub(super) fn put_others(out: &mut impl HeadLines, headers: &HeaderMap, join: bool) {
+    let lines = headers.get_all(COOKIE);
+    if !headers.contains_key(COOKIE) {
+        return;
+    }
     let has_ours = |line: &HeaderValue| memmem::find(line.as_bytes(), SESSION_COOKIE.as_bytes()).is_some();
-    let several = lines.next().is_some();
-    if !has_ours(first) && !several {
-        return;
+    let joins = join && lines.iter().nth(1).is_some();
+    if !joins && !lines.iter().any(has_ours) {
+        return lines.iter().for_each(|line| out.put(&COOKIE, line));
     }
-    if !headers.get_all(COOKIE).iter().any(has_ours) && !join {
-        return;
-    }
-    let mut kept: Vec<Vec<u8>> = headers.get_all(COOKIE).iter().filter_map(without_ours).collect();
-    headers.remove(COOKIE);
-    if join && kept.len() > 1 {
-        kept = vec![kept.join(&b"; "[..])];
-    }
-    for line in kept {
-        // Made of pieces of valid values, so always valid.
-        if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(line)) {
-            headers.append(COOKIE, value);
-        }
+    let kept: Vec<Vec<u8>> = lines.iter().filter_map(without_ours).collect();
+    // Made of pieces of valid values, so always valid.
+    if joins && !kept.is_empty() {
+        out.put_text(&COOKIE, &kept.join(&b"; "[..]));
+    } else {
+        kept.iter().for_each(|line| out.put_text(&COOKIE, line));
     }
 }
 
@@ -63,11 +60,11 @@ fn without_ours(line: &HeaderValue) -> Option<Vec<u8>> {
 /// Takes out of a response what would overwrite or delete our cookie.
 pub(super) fn protect_ours(headers: &mut HeaderMap) {
     headers.remove(CLEAR_SITE_DATA);
-    if !headers.get_all(SET_COOKIE).iter().any(sets_ours) {
+    if !headers.get_all(SET_COOKIE).iter().any(|line| sets_ours(line.as_bytes())) {
         return;
     }
     let kept: Vec<HeaderValue> =
-        headers.get_all(SET_COOKIE).iter().filter(|line| !sets_ours(line)).cloned().collect();
+        headers.get_all(SET_COOKIE).iter().filter(|line| !sets_ours(line.as_bytes())).cloned().collect();
     headers.remove(SET_COOKIE);
     for line in kept {
         headers.append(SET_COOKIE, line);
@@ -76,8 +73,8 @@ pub(super) fn protect_ours(headers: &mut HeaderMap) {
 
 /// A cookie without a name, `=openclaw_session=x`, is sent back by browsers as
 /// `openclaw_session=x`, so leading `=` do not hide the name.
-fn sets_ours(line: &HeaderValue) -> bool {
-    let pair = line.as_bytes().split(|&b| b == b';').next().unwrap_or_default();
+pub(super) fn sets_ours(line: &[u8]) -> bool {
+    let pair = line.split(|&b| b == b';').next().unwrap_or_default();
     let start = pair.iter().position(|b| !b" \t=".contains(b)).unwrap_or(pair.len());
     let name = pair[start..].split(|&b| b == b'=').next().unwrap_or_default();
     let name = name.trim_ascii();
@@ -91,11 +88,12 @@ mod tests {
     use super::*;
 
     fn cookies(lines: &[&str], join: bool) -> Vec<String> {
-        let mut headers = HeaderMap::new();
+        let mut sent = HeaderMap::new();
         for line in lines {
-            headers.append(COOKIE, line.parse().unwrap());
+            sent.append(COOKIE, line.parse().unwrap());
         }
-        remove_ours(&mut headers, join);
+        let mut headers = HeaderMap::new();
+        put_others(&mut headers, &sent, join);
         headers.get_all(COOKIE).iter().map(|v| v.to_str().unwrap().to_owned()).collect()
     }
 

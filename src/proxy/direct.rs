@@ -1,4 +1,4 @@
-//! The short way: a request without a body, and an answer that arrives whole.
+//! The short way: a request that is all here, and an answer that arrives whole.
 //!
 //! Most exchanges are one small write and one small read. For those, a driven
 //! connection costs more than all the rest of a request, so they are made on the
@@ -14,14 +14,16 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
-use http::{Method, Request, Response, StatusCode};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Response, StatusCode};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 
 use super::ProxyError;
-use super::exchange::{Bounds, Wait};
+use super::exchange::{Bounds, Got, Wait};
 use super::io::UpstreamIo;
 use super::pool::Bare;
+use super::response::{self, AnswerLine};
+use crate::ingress::plain_length;
 
 /// What is looked at of an answer. A larger one is hyper's.
 const MOST: usize = 16 * 1024;
@@ -29,14 +31,13 @@ const MOST: usize = 16 * 1024;
 const MAX_HEADERS: usize = 100;
 
 thread_local! {
-    static OUT: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(4096));
     static IN: RefCell<Box<[u8]>> = RefCell::new(vec![0; MOST].into_boxed_slice());
 }
 
 /// What came back.
 pub(super) enum Heard {
     /// All of the answer; the connection is between two exchanges again.
-    Whole(Response<Bytes>),
+    All(Got),
     /// The beginning of one that takes more than this.
     Beginning(Bytes),
 }
@@ -50,19 +51,33 @@ pub(super) struct Lost {
     pub(super) silent: bool,
 }
 
-/// Sends a request that has no body and waits for the first of its answer.
-pub(super) async fn ask<B>(bare: &mut Bare, request: &Request<B>, bounds: Bounds<'_>) -> Result<Heard, Lost> {
+/// A request that is all here.
+#[derive(Clone, Copy)]
+pub(super) struct Ask<'a> {
+    pub(super) method: &'a Method,
+    /// As it is sent.
+    pub(super) bytes: &'a [u8],
+    pub(super) bodiless: bool,
+    /// Whether the answer may be [`Got::Lines`].
+    pub(super) as_lines: bool,
+}
+
+/// Sends a request and waits for the first of its answer.
+pub(super) async fn ask(bare: &mut Bare, ask: Ask<'_>, bounds: Bounds<'_>) -> Result<Heard, Lost> {
     let mut wait = Wait::new(&mut bare.deadline, bounds, None);
-    let mut sending = Sending::New;
+    let (mut sent, mut flushed) = (0, false);
     poll_fn(|cx| {
-        if let Poll::Ready(sent) = sending.poll(&mut bare.io, request, cx) {
-            if let Err(error) = sent {
-                let unsent = matches!(sending, Sending::New);
-                return Poll::Ready(Err(Lost { error: ProxyError::Lost(error), unsent, silent: true }));
+        match poll_send(&mut bare.io, ask.bytes, &mut sent, &mut flushed, cx) {
+            Poll::Ready(Ok(())) => {
+                if let Poll::Ready(heard) = hear(&mut bare.io, ask, cx) {
+                    return Poll::Ready(heard);
+                }
             }
-            if let Poll::Ready(heard) = hear(&mut bare.io, request.method(), cx) {
-                return Poll::Ready(heard);
+            Poll::Ready(Err(error)) => {
+                let lost = Lost { error: ProxyError::Lost(error), unsent: sent == 0, silent: true };
+                return Poll::Ready(Err(lost));
             }
+            Poll::Pending => {}
         }
         let error = ready!(wait.poll(&mut bare.deadline, cx));
         Poll::Ready(Err(Lost { error, unsent: false, silent: false }))
@@ -70,72 +85,28 @@ pub(super) async fn ask<B>(bare: &mut Bare, request: &Request<B>, bounds: Bounds
     .await
 }
 
-/// How much of the request went out.
-enum Sending {
-    /// Nothing.
-    New,
-    /// All but these, from there on.
-    Rest(Vec<u8>, usize),
-    /// All, but it may not have left us.
-    Written,
-    /// All.
-    Done,
-}
-
-impl Sending {
-    fn poll<B>(
-        &mut self,
-        io: &mut UpstreamIo,
-        request: &Request<B>,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
-        loop {
-            match self {
-                Self::New => OUT.with_borrow_mut(|head| {
-                    write_head(head, request);
-                    let written = match Pin::new(&mut *io).poll_write(cx, head) {
-                        Poll::Ready(written) => written?,
-                        Poll::Pending => 0,
-                    };
-                    *self = match written == head.len() {
-                        true => Self::Written,
-                        false => Self::Rest(head.clone(), written),
-                    };
-                    io::Result::Ok(())
-                })?,
-                Self::Rest(head, at) => {
-                    *at += ready!(Pin::new(&mut *io).poll_write(cx, &head[*at..]))?;
-                    if *at == head.len() {
-                        *self = Self::Written;
-                    }
-                }
-                Self::Written => {
-                    ready!(Pin::new(&mut *io).poll_flush(cx))?;
-                    *self = Self::Done;
-                }
-                Self::Done => return Poll::Ready(Ok(())),
-            }
+/// `sent` bytes have gone out; `flushed` says that they have left us, too.
+fn poll_send(
+    io: &mut UpstreamIo,
+    bytes: &[u8],
+    sent: &mut usize,
+    flushed: &mut bool,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
+    while *sent < bytes.len() {
+        match ready!(Pin::new(&mut *io).poll_write(cx, &bytes[*sent..]))? {
+            0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            written => *sent += written,
         }
     }
-}
-
-/// Names and values were checked when they became names and values.
-fn write_head<B>(head: &mut Vec<u8>, request: &Request<B>) {
-    head.clear();
-    head.extend_from_slice(request.method().as_str().as_bytes());
-    head.push(b' ');
-    head.extend_from_slice(request.uri().path_and_query().map_or("/", |target| target.as_str()).as_bytes());
-    head.extend_from_slice(b" HTTP/1.1\r\n");
-    for (name, value) in request.headers() {
-        head.extend_from_slice(name.as_str().as_bytes());
-        head.extend_from_slice(b": ");
-        head.extend_from_slice(value.as_bytes());
-        head.extend_from_slice(b"\r\n");
+    if !*flushed {
+        ready!(Pin::new(io).poll_flush(cx))?;
+        *flushed = true;
     }
-    head.extend_from_slice(b"\r\n");
+    Poll::Ready(Ok(()))
 }
 
-fn hear(io: &mut UpstreamIo, method: &Method, cx: &mut Context<'_>) -> Poll<Result<Heard, Lost>> {
+fn hear(io: &mut UpstreamIo, ask: Ask<'_>, cx: &mut Context<'_>) -> Poll<Result<Heard, Lost>> {
     IN.with_borrow_mut(|buffer| {
         let mut buffer = ReadBuf::new(buffer);
         let read = ready!(Pin::new(io).poll_read(cx, &mut buffer));
@@ -146,10 +117,10 @@ fn hear(io: &mut UpstreamIo, method: &Method, cx: &mut Context<'_>) -> Poll<Resu
                 lost(ProxyError::BadResponse("its connection ended without one"))
             }
             Ok(()) => {
-                let bytes = Bytes::copy_from_slice(buffer.filled());
-                Poll::Ready(Ok(match whole(&bytes, method) {
-                    Some(response) => Heard::Whole(response),
-                    None => Heard::Beginning(bytes),
+                let bytes = buffer.filled();
+                Poll::Ready(Ok(match whole(bytes, ask) {
+                    Some(got) => Heard::All(got),
+                    None => Heard::Beginning(Bytes::copy_from_slice(bytes)),
                 }))
             }
         }
@@ -158,7 +129,7 @@ fn hear(io: &mut UpstreamIo, method: &Method, cx: &mut Context<'_>) -> Poll<Resu
 
 /// The answer, if these bytes are one from its first byte to its last and nothing
 /// about it needs a second thought.
-fn whole(bytes: &Bytes, method: &Method) -> Option<Response<Bytes>> {
+fn whole(bytes: &[u8], ask: Ask<'_>) -> Option<Got> {
     let mut lines = [const { std::mem::MaybeUninit::uninit() }; MAX_HEADERS];
     let mut parsed = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
@@ -172,49 +143,52 @@ fn whole(bytes: &Bytes, method: &Method) -> Option<Response<Bytes>> {
     if status.is_informational() || parsed.reason != status.canonical_reason() {
         return None;
     }
-    let mut headers = HeaderMap::with_capacity(parsed.headers.len() + 2);
     let mut length = None;
     for line in &*parsed.headers {
-        let name = HeaderName::from_bytes(line.name.as_bytes()).ok()?;
-        if name == CONTENT_LENGTH {
-            if length.replace(plain_length(line.value)?).is_some() {
-                return None;
-            }
-        } else if name == TRANSFER_ENCODING
-            || (name == CONNECTION && !line.value.eq_ignore_ascii_case(b"keep-alive"))
-        {
-            return None;
+        match AnswerLine::of(line.name.as_bytes()) {
+            AnswerLine::Length if length.replace(plain_length(line.value)?).is_some() => return None,
+            AnswerLine::TransferEncoding => return None,
+            AnswerLine::Connection if !line.value.eq_ignore_ascii_case(b"keep-alive") => return None,
+            _ => {}
         }
-        let value = HeaderValue::from_maybe_shared(bytes.slice_ref(line.value)).ok()?;
-        headers.append(name, value);
     }
-    let body = bytes.slice(head..);
     let bodiless = match status {
         StatusCode::NO_CONTENT => length.is_none().then_some(true)?,
         StatusCode::NOT_MODIFIED => true,
-        _ => *method == Method::HEAD,
+        _ => *ask.method == Method::HEAD,
     };
-    if body.len() != if bodiless { 0 } else { length? } {
+    if bytes.len() - head != if bodiless { 0 } else { length? } {
         return None;
     }
-    let mut response = Response::new(body);
+    if ask.as_lines {
+        return Some(Got::Lines(status, response::lines(parsed.headers, &bytes[head..])));
+    }
+    let mut headers = HeaderMap::with_capacity(parsed.headers.len() + 2);
+    for line in &*parsed.headers {
+        let name = HeaderName::from_bytes(line.name.as_bytes()).ok()?;
+        headers.append(name, HeaderValue::from_bytes(line.value).ok()?);
+    }
+    let mut response = Response::new(Bytes::copy_from_slice(&bytes[head..]));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
-    Some(response)
-}
-
-fn plain_length(digits: &[u8]) -> Option<usize> {
-    let plain = !digits.is_empty() && digits.len() <= 9 && digits.iter().all(u8::is_ascii_digit);
-    plain.then(|| digits.iter().fold(0, |sum, digit| sum * 10 + usize::from(digit - b'0')))
+    Some(Got::Whole(response))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Status, number of headers and body; in both forms, or in none.
     fn read(answer: &str, method: Method) -> Option<(u16, usize, String)> {
-        let response = whole(&Bytes::copy_from_slice(answer.as_bytes()), &method)?;
+        let ask = Ask { method: &method, bytes: b"", bodiless: true, as_lines: false };
+        let as_lines = whole(answer.as_bytes(), Ask { as_lines: true, ..ask });
+        let Some(Got::Whole(response)) = whole(answer.as_bytes(), ask) else {
+            assert!(as_lines.is_none(), "{answer:?}");
+            return None;
+        };
         let body = String::from_utf8(response.body().to_vec()).unwrap();
+        let Some(Got::Lines(status, lines)) = as_lines else { panic!("not as lines: {answer:?}") };
+        assert_eq!((status, &lines.bytes[lines.head..]), (response.status(), body.as_bytes()));
         Some((response.status().as_u16(), response.headers().len(), body))
     }
 
@@ -270,23 +244,5 @@ mod tests {
         assert_eq!(read("HTTP/1.1 204 No Content\r\n\r\n", Method::GET), Some((204, 0, String::new())));
         let unmodified = "HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n";
         assert_eq!(read(unmodified, Method::GET), Some((304, 1, String::new())));
-    }
-
-    #[test]
-    fn a_head_is_written_as_it_is() {
-        let request = Request::builder()
-            .method("PURGE")
-            .uri("/a?b=%20")
-            .header("Host", "x")
-            .header("X-B", "1")
-            .header("X-B", "2")
-            .body(())
-            .unwrap();
-        let mut head = b"rest of another".to_vec();
-        write_head(&mut head, &request);
-        assert_eq!(
-            String::from_utf8(head).unwrap(),
-            "PURGE /a?b=%20 HTTP/1.1\r\nhost: x\r\nx-b: 1\r\nx-b: 2\r\n\r\n"
-        );
     }
 }

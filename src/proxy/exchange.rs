@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, Uri};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::task::coop::has_budget_remaining;
 use tokio::time::Instant;
@@ -20,9 +20,10 @@ use tokio::time::Instant;
 use super::ProxyError;
 use super::close_signal::{CloseReason, CloseSignal};
 use super::deadline::Deadline;
-use super::direct::{self, Heard, Lost};
+use super::direct::{self, Ask, Heard, Lost};
 use super::pool::{Bare, Entry, Kept, Live};
 use super::request_body::{Progress, RequestBody};
+use crate::body::Lines;
 use crate::domain::route::Timeouts;
 
 /// A wait longer than this also listens for the close signal. Shorter ones do
@@ -47,6 +48,8 @@ impl Bounds<'_> {
 pub(super) enum Got {
     /// A whole answer.
     Whole(Response<Bytes>),
+    /// The same, with its header lines cleaned and as they are sent.
+    Lines(StatusCode, Lines),
     /// The head of one.
     Begun(Answer),
 }
@@ -66,91 +69,76 @@ pub(super) struct Answer {
 pub(super) struct Failure {
     error: ProxyError,
     unsent: Option<Request<RequestBody>>,
-    /// Whether the connection ended without having said anything.
-    silent: bool,
 }
 
-/// Sends over a kept connection if there is one, else over a new one.
-pub(super) async fn pooled(
-    entry: &Rc<Entry>,
-    mut request: Request<RequestBody>,
-    bounds: Bounds<'_>,
-) -> Result<Got, ProxyError> {
-    let bodiless = matches!(request.body(), RequestBody::Empty);
-    match entry.take(Instant::now(), !bodiless) {
-        Some(Kept::Bare(mut bare)) if bodiless => match direct::ask(&mut bare, &request, bounds).await {
-            Ok(Heard::Whole(response)) => {
-                entry.give_back(Kept::Bare(bare));
-                return Ok(Got::Whole(response));
-            }
-            Ok(Heard::Beginning(bytes)) => return Box::pin(go_on(bare, bytes, request, bounds)).await,
-            Err(Lost { unsent: true, .. }) => {}
-            Err(Lost { silent: true, .. }) if request.method().is_idempotent() => {}
-            Err(Lost { error, .. }) => return Err(error),
-        },
-        Some(kept) => match Box::pin(through(kept, request, bounds)).await {
-            Ok(Ok(got)) => return Ok(got),
-            Ok(Err(again)) => request = again,
-            Err(error) => return Err(error),
-        },
+/// Sends a request that is all here over a kept connection if there is one, else over a
+/// new one.
+pub(super) async fn whole(entry: &Rc<Entry>, ask: Ask<'_>, bounds: Bounds<'_>) -> Result<Got, ProxyError> {
+    let Some(mut bare) = entry.take_bare(Instant::now()) else {
         // Boxed: a request over a kept connection need not carry its size.
-        None => return Box::pin(new(entry, request, bounds)).await,
-    }
-    tracing::debug!(upstream = %entry.upstream.addr, "a kept connection was gone; sending again");
-    Box::pin(new(entry, request, bounds)).await
-}
-
-/// Sends over a kept connection through hyper; hands the request back if it may be
-/// sent again.
-async fn through(
-    kept: Kept,
-    request: Request<RequestBody>,
-    bounds: Bounds<'_>,
-) -> Result<Result<Got, Request<RequestBody>>, ProxyError> {
-    let live = match kept {
-        Kept::Live(live) => live,
-        Kept::Bare(bare) => bare.into_live(None).await?,
+        return Box::pin(whole_anew(entry, ask, bounds)).await;
     };
-    let spare = Spare::of(&request);
-    match attempt(live, request, bounds).await {
-        Ok(answer) => Ok(Ok(Got::Begun(answer))),
-        Err(Failure { unsent: Some(unsent), .. }) => Ok(Err(unsent)),
-        Err(Failure { silent: true, error, .. }) => match spare {
-            Some(spare) => Ok(Err(spare.into_request())),
-            None => Err(error),
-        },
-        Err(Failure { error, .. }) => Err(error),
-    }
-}
-
-/// Sends over a new connection, the short way where there is one.
-async fn new(
-    entry: &Rc<Entry>,
-    request: Request<RequestBody>,
-    bounds: Bounds<'_>,
-) -> Result<Got, ProxyError> {
-    if !matches!(request.body(), RequestBody::Empty) {
-        return fresh(entry, request, bounds).await.map(Got::Begun);
-    }
-    let mut bare = connect(entry, bounds).await?;
-    match direct::ask(&mut bare, &request, bounds).await.map_err(|lost| lost.error)? {
-        Heard::Whole(response) => {
+    match direct::ask(&mut bare, ask, bounds).await {
+        Ok(Heard::All(got)) => {
             entry.give_back(Kept::Bare(bare));
-            Ok(Got::Whole(response))
+            return Ok(got);
         }
-        Heard::Beginning(bytes) => go_on(bare, bytes, request, bounds).await,
+        Ok(Heard::Beginning(bytes)) => return Box::pin(go_on(bare, bytes, ask.method, bounds)).await,
+        Err(Lost { unsent: true, .. }) => {}
+        Err(Lost { silent: true, .. }) if ask.bodiless && ask.method.is_idempotent() => {}
+        Err(Lost { error, .. }) => return Err(error),
+    }
+    say_again(entry);
+    Box::pin(whole_anew(entry, ask, bounds)).await
+}
+
+async fn whole_anew(entry: &Rc<Entry>, ask: Ask<'_>, bounds: Bounds<'_>) -> Result<Got, ProxyError> {
+    let mut bare = connect(entry, bounds).await?;
+    match direct::ask(&mut bare, ask, bounds).await.map_err(|lost| lost.error)? {
+        Heard::All(got) => {
+            entry.give_back(Kept::Bare(bare));
+            Ok(got)
+        }
+        Heard::Beginning(bytes) => go_on(bare, bytes, ask.method, bounds).await,
     }
 }
 
-/// Lets hyper read an answer that has begun.
+/// Lets hyper read an answer that has begun. What it is told of the request goes
+/// nowhere and is no more than it needs to read the answer to it.
 async fn go_on(
     bare: Box<Bare>,
     bytes: Bytes,
-    request: Request<RequestBody>,
+    method: &Method,
     bounds: Bounds<'_>,
 ) -> Result<Got, ProxyError> {
     let live = bare.into_live(Some(bytes)).await?;
+    let mut request = Request::new(RequestBody::Empty);
+    *request.method_mut() = method.clone();
     attempt(live, request, bounds).await.map(Got::Begun).map_err(|failure| failure.error)
+}
+
+/// Sends a request whose body is still coming.
+pub(super) async fn streaming(
+    entry: &Rc<Entry>,
+    mut request: Request<RequestBody>,
+    bounds: Bounds<'_>,
+) -> Result<Answer, ProxyError> {
+    let live = match entry.take(Instant::now()) {
+        Some(Kept::Live(live)) => live,
+        Some(Kept::Bare(bare)) => bare.into_live(None).await?,
+        None => return fresh(entry, request, bounds).await,
+    };
+    match attempt(live, request, bounds).await {
+        Ok(answer) => return Ok(answer),
+        Err(Failure { unsent: Some(unsent), .. }) => request = unsent,
+        Err(Failure { error, .. }) => return Err(error),
+    }
+    say_again(entry);
+    fresh(entry, request, bounds).await
+}
+
+fn say_again(entry: &Entry) {
+    tracing::debug!(upstream = %entry.upstream.addr, "a kept connection was gone; sending again");
 }
 
 /// Sends over a new connection, through hyper.
@@ -168,32 +156,6 @@ async fn connect(entry: &Entry, bounds: Bounds<'_>) -> Result<Box<Bare>, ProxyEr
     let bare = entry.connect(bounds.timeouts.connect).await?;
     bounds.check()?;
     Ok(bare)
-}
-
-/// What it takes to send a request again.
-struct Spare {
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-}
-
-impl Spare {
-    fn of(request: &Request<RequestBody>) -> Option<Self> {
-        let again = request.method().is_idempotent() && matches!(request.body(), RequestBody::Empty);
-        again.then(|| Self {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            headers: request.headers().clone(),
-        })
-    }
-
-    fn into_request(self) -> Request<RequestBody> {
-        let mut request = Request::new(RequestBody::Empty);
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.headers_mut() = self.headers;
-        request
-    }
 }
 
 pub(super) async fn attempt(
@@ -236,11 +198,9 @@ pub(super) async fn attempt(
         }
         Ok(Err(mut failed)) => {
             let unsent = failed.take_message();
-            let error = failed.into_error();
-            let silent = !live.heard.get() && !error.is_user() && !error.is_parse();
-            Err(Failure { error: classify(error), unsent, silent })
+            Err(Failure { error: classify(failed.into_error()), unsent })
         }
-        Err(error) => Err(Failure { error, unsent: None, silent: false }),
+        Err(error) => Err(Failure { error, unsent: None }),
     }
 }
 

@@ -15,7 +15,7 @@ const PROXY_AUTHENTICATION_INFO: HeaderName = HeaderName::from_static("proxy-aut
 
 /// `TE` goes entirely: trailers are not forwarded (threat rule 15), so asking
 /// for them would be asking for something that never arrives.
-static HOP_BY_HOP: [HeaderName; 9] = [
+pub(super) static HOP_BY_HOP: [HeaderName; 9] = [
     KEEP_ALIVE,
     PROXY_AUTHENTICATE,
     PROXY_AUTHENTICATION_INFO,
@@ -27,16 +27,47 @@ static HOP_BY_HOP: [HeaderName; 9] = [
     UPGRADE,
 ];
 
-/// Removes the hop-by-hop headers of a request or response, and whatever its
-/// `Connection` lines name.
+/// The names that the `Connection` lines of a request list: headers that are about its
+/// connection, too. Mostly none.
+pub(super) struct Named(Vec<HeaderName>);
+
+impl Named {
+    pub(super) fn by(headers: &HeaderMap) -> Self {
+        let lines = headers.get_all(CONNECTION);
+        Self(lines.iter().flat_map(tokens).filter_map(named).collect())
+    }
+
+    pub(super) fn has(&self, name: &HeaderName) -> bool {
+        self.0.contains(name)
+    }
+}
+
+/// A token of a `Connection` line as the header it names.
+fn named(token: &[u8]) -> Option<HeaderName> {
+    if token.eq_ignore_ascii_case(b"keep-alive") || token.eq_ignore_ascii_case(b"close") {
+        return None;
+    }
+    HeaderName::from_bytes(token).ok()
+}
+
+/// Whether a header is about its connection, whatever its `Connection` lines say.
+pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
+    // The first letter settles most.
+    match name.as_str().as_bytes()[0] {
+        b'c' => name == CONNECTION,
+        b'k' | b'p' | b't' | b'u' => HOP_BY_HOP.contains(name),
+        _ => false,
+    }
+}
+
+/// Removes the hop-by-hop headers of a response, and whatever its `Connection` lines
+/// name.
 pub(super) fn remove(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         remove_connection(headers);
     }
-    // Looking through the few there are costs less than a search for each, and
-    // the first letter settles most.
-    let may_be = |name: &HeaderName| matches!(name.as_str().as_bytes()[0], b'k' | b'p' | b't' | b'u');
-    if headers.keys().any(|name| may_be(name) && HOP_BY_HOP.contains(name)) {
+    // Looking through the few there are costs less than a search for each.
+    if headers.keys().any(is_hop_by_hop) {
         for name in &HOP_BY_HOP {
             headers.remove(name);
         }
@@ -56,10 +87,7 @@ fn remove_connection(headers: &mut HeaderMap) {
 
 fn remove_named(headers: &mut HeaderMap, line: &HeaderValue) {
     for token in tokens(line) {
-        if token.eq_ignore_ascii_case(b"keep-alive") || token.eq_ignore_ascii_case(b"close") {
-            continue;
-        }
-        if let Ok(name) = HeaderName::from_bytes(token) {
+        if let Some(name) = named(token) {
             headers.remove(name);
         }
     }

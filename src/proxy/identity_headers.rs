@@ -7,7 +7,9 @@
 use std::io::Write as _;
 use std::net::IpAddr;
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderName, HeaderValue};
+
+use super::head_lines::HeadLines;
 
 use crate::domain::identity::IdentityHeaders;
 use crate::domain::route::IdentityHeaderNames;
@@ -27,11 +29,11 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 
 /// Says who is calling. Tagged machines, secret holders, local processes and
 /// the public are nobody: they get no header.
-pub(super) fn set_identity(headers: &mut HeaderMap, principal: &Principal, names: IdentityHeaderNames) {
+pub(super) fn put_identity(out: &mut impl HeadLines, principal: &Principal, names: IdentityHeaderNames) {
     let user = match principal {
         Principal::User(user) => {
             if names.tailscale {
-                set_tailscale(headers, &user.headers);
+                put_tailscale(out, &user.headers);
             }
             &user.headers.login
         }
@@ -39,33 +41,33 @@ pub(super) fn set_identity(headers: &mut HeaderMap, principal: &Principal, names
         Principal::Node(_) | Principal::SecretHolder { .. } | Principal::Local | Principal::Public => return,
     };
     if names.x_forwarded_user {
-        headers.insert(X_FORWARDED_USER, user.clone());
+        out.put(&X_FORWARDED_USER, user);
     }
     if names.remote_user {
-        headers.insert(REMOTE_USER, user.clone());
+        out.put(&REMOTE_USER, user);
     }
 }
 
-fn set_tailscale(headers: &mut HeaderMap, values: &IdentityHeaders) {
-    headers.insert(LOGIN, values.login.clone());
-    headers.insert(NAME, values.name.clone());
+fn put_tailscale(out: &mut impl HeadLines, values: &IdentityHeaders) {
+    out.put(&LOGIN, &values.login);
+    out.put(&NAME, &values.name);
     if let Some(pic) = &values.profile_pic {
-        headers.insert(PROFILE_PIC, pic.clone());
+        out.put(&PROFILE_PIC, pic);
     }
-    headers.insert(HEADERS_INFO, HEADERS_INFO_VALUE);
+    out.put(&HEADERS_INFO, &HEADERS_INFO_VALUE);
 }
 
 /// Says how the request came in: one address, the authority asked for, the
 /// scheme the client spoke.
-pub(super) fn set_forwarding(headers: &mut HeaderMap, facts: &IngressFacts, host: HeaderValue) {
-    if let Some(client) = facts.client.and_then(address) {
-        headers.insert(X_FORWARDED_FOR, client);
+pub(super) fn put_forwarding(out: &mut impl HeadLines, facts: &IngressFacts, host: &HeaderValue) {
+    if let Some(client) = facts.client {
+        put_address(out, client);
     }
-    headers.insert(X_FORWARDED_HOST, host);
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if facts.https { "https" } else { "http" }));
+    out.put(&X_FORWARDED_HOST, host);
+    out.put_text(&X_FORWARDED_PROTO, if facts.https { b"https" } else { b"http" });
 }
 
-fn address(client: ClientAddr) -> Option<HeaderValue> {
+fn put_address(out: &mut impl HeadLines, client: ClientAddr) {
     if let IpAddr::V4(v4) = client.ip() {
         // Written by hand: formatting is a hundred times the work, and most are these.
         let mut text = [0_u8; 15];
@@ -82,19 +84,22 @@ fn address(client: ClientAddr) -> Option<HeaderValue> {
                 }
             }
         }
-        return HeaderValue::from_bytes(&text[..len]).ok();
+        return out.put_text(&X_FORWARDED_FOR, &text[..len]);
     }
     // The longest address has 45 characters; the stack holds it.
     let mut text = [0_u8; 48];
     let mut rest = &mut text[..];
-    write!(rest, "{client}").ok()?;
-    let unused = rest.len();
-    HeaderValue::from_bytes(&text[..text.len() - unused]).ok()
+    if write!(rest, "{client}").is_ok() {
+        let unused = rest.len();
+        out.put_text(&X_FORWARDED_FOR, &text[..text.len() - unused]);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+
+    use http::HeaderMap;
 
     use super::*;
     use crate::domain::{ProxyUser, SecretKind, TailnetNode};
@@ -106,7 +111,7 @@ mod tests {
 
     fn set(principal: &Principal, names: IdentityHeaderNames) -> Vec<String> {
         let mut headers = HeaderMap::new();
-        set_identity(&mut headers, principal, names);
+        put_identity(&mut headers, principal, names);
         let mut lines: Vec<_> =
             headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
         lines.sort();
@@ -163,7 +168,9 @@ mod tests {
     #[test]
     fn an_address_is_written_as_it_is_displayed() {
         for text in ["0.0.0.0", "1.20.100.255", "9.10.99.101", "100.64.0.200", "::1", "fd7a:115c::9"] {
-            assert_eq!(address(ClientAddr::new(text.parse().unwrap())).unwrap(), text);
+            let mut headers = HeaderMap::new();
+            put_address(&mut headers, ClientAddr::new(text.parse().unwrap()));
+            assert_eq!(headers["x-forwarded-for"], text);
         }
     }
 
@@ -179,14 +186,15 @@ mod tests {
             https: true,
             host: "gw.example".into(),
         };
-        set_forwarding(&mut headers, &facts, HeaderValue::from_static("gw.example"));
+        put_forwarding(&mut headers, &facts, &HeaderValue::from_static("gw.example"));
         assert_eq!(headers["x-forwarded-for"], "100.64.0.2");
         assert_eq!(headers["x-forwarded-host"], "gw.example");
         assert_eq!(headers["x-forwarded-proto"], "https");
 
         facts.client = Some(ClientAddr::new("fd7a:115c:a1e0:ab12:4843:cd96:6258:b240".parse().unwrap()));
         facts.https = false;
-        set_forwarding(&mut headers, &facts, HeaderValue::from_static("gw.example"));
+        headers.clear();
+        put_forwarding(&mut headers, &facts, &HeaderValue::from_static("gw.example"));
         assert_eq!(headers["x-forwarded-for"], "fd7a:115c:a1e0:ab12:4843:cd96:6258:b240");
         assert_eq!(headers["x-forwarded-proto"], "http");
     }

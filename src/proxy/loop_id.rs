@@ -10,8 +10,9 @@ use std::sync::LazyLock;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::ProxyError;
+use super::head_lines::HeadLines;
 
-const HOP: HeaderName = HeaderName::from_static("x-openclaw-hop");
+pub(super) const HOP: HeaderName = HeaderName::from_static("x-openclaw-hop");
 const ID_LENGTH: usize = 16;
 /// More gateways than this in one chain are a loop that loses our id.
 const MAX_HOPS: usize = 8;
@@ -25,14 +26,14 @@ static OURS: LazyLock<HeaderValue> = LazyLock::new(|| {
     HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("0000000000000000"))
 });
 
-/// Adds our id; an error when it is there already. Anything but a list of ids is
-/// replaced: a client cannot send text to an upstream this way.
-pub(super) fn mark(headers: &mut HeaderMap) -> Result<(), ProxyError> {
-    let chain = match headers.get_all(&HOP).iter().count() {
-        0 => OURS.clone(),
-        _ => extended(headers)?,
-    };
-    headers.insert(HOP, chain);
+/// Puts a request's ids and ours; an error when ours is there already. Anything but a
+/// list of ids is replaced: a client cannot send text to an upstream this way.
+pub(super) fn put(out: &mut impl HeadLines, headers: &HeaderMap) -> Result<(), ProxyError> {
+    if headers.contains_key(&HOP) {
+        out.put(&HOP, &extended(headers)?);
+    } else {
+        out.put(&HOP, &OURS);
+    }
     Ok(())
 }
 
@@ -54,6 +55,11 @@ fn extended(headers: &HeaderMap) -> Result<HeaderValue, ProxyError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn mark(headers: &mut HeaderMap) -> Result<(), ProxyError> {
+        let sent = std::mem::take(headers);
+        put(headers, &sent)
+    }
 
     #[test]
     fn threat_068_our_own_id_is_a_loop() {

@@ -139,10 +139,30 @@ impl Entry {
         Ok(Box::new(Bare { io, deadline: Deadline::at(Instant::now()) }))
     }
 
-    /// The connection used last, if one is still good; one of hyper's, if there is
-    /// one, for a request with a `body`. Those that were closed, or where something
-    /// arrived that nobody asked for, are thrown away.
-    pub(super) fn take(&self, now: Instant, body: bool) -> Option<Kept> {
+    /// The connection used last, if one is still good; one of hyper's, if there is one.
+    /// Those that were closed, or where something arrived that nobody asked for, are
+    /// thrown away.
+    pub(super) fn take(&self, now: Instant) -> Option<Kept> {
+        self.take_one(now, |idle| idle.iter().rposition(|idle| matches!(idle.kept, Kept::Live(_))))
+    }
+
+    /// The same, without hyper.
+    pub(super) fn take_bare(&self, now: Instant) -> Option<Box<Bare>> {
+        loop {
+            match self.take_one(now, |_| None)? {
+                Kept::Bare(bare) => return Some(bare),
+                Kept::Live(live) => {
+                    if let Some(bare) = live.into_bare() {
+                        return Some(bare);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The one that `choose` names, else the one used last; the next where that is not
+    /// good.
+    fn take_one(&self, now: Instant, choose: impl Fn(&[Idle]) -> Option<usize>) -> Option<Kept> {
         let mut idle = self.idle.borrow_mut();
         while let Some(last) = idle.last() {
             if now.duration_since(last.since) > MAX_IDLE_AGE {
@@ -150,8 +170,7 @@ impl Entry {
                 idle.clear();
                 return None;
             }
-            let suits = |idle: &Idle| !body || matches!(idle.kept, Kept::Live(_));
-            let at = idle.iter().rposition(suits).unwrap_or(idle.len() - 1);
+            let at = choose(&idle).unwrap_or(idle.len() - 1);
             let Idle { since, mut kept } = idle.remove(at);
             if now.duration_since(since) <= MAX_IDLE_AGE && kept.is_ready() {
                 return Some(kept);

@@ -35,12 +35,8 @@ pub(super) enum RequestBody {
 }
 
 impl RequestBody {
-    pub(super) fn new(incoming: Incoming) -> Self {
-        if incoming.is_end_stream() {
-            Self::Empty
-        } else {
-            Self::Streaming { incoming, progress: Rc::default() }
-        }
+    pub(super) fn streaming(incoming: Incoming) -> Self {
+        Self::Streaming { incoming, progress: Rc::default() }
     }
 
     /// `None` where there is no body.

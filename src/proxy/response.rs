@@ -5,6 +5,7 @@ use http::response::Parts;
 use http::{Response, StatusCode, Version};
 
 use super::{ProxyError, cookies, hop_headers};
+use crate::body::Lines;
 
 /// Refuses heads that two programs could frame differently. Runs before the
 /// hop-by-hop headers go.
@@ -40,5 +41,151 @@ pub(super) fn clean(parts: &mut Parts, close: bool) {
     parts.version = Version::HTTP_11;
     if close {
         parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
+/// What an upstream's header line is to us. [`clean`] and [`check`] say the same of
+/// header maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AnswerLine {
+    /// For the client.
+    Passes,
+    /// `Date`, which passes, too.
+    Date,
+    /// `Content-Length`.
+    Length,
+    /// `Set-Cookie`, which passes unless the cookie is ours.
+    SetCookie,
+    /// `Connection`.
+    Connection,
+    /// `Transfer-Encoding`.
+    TransferEncoding,
+    /// Not for the client.
+    Stays,
+}
+
+impl AnswerLine {
+    /// By its name, in any case. Its length settles most.
+    pub(super) fn of(name: &[u8]) -> Self {
+        let (line, names): (_, &[&[u8]]) = match name.len() {
+            2 => (Self::Stays, &[b"te"]),
+            4 => (Self::Date, &[b"date"]),
+            7 => (Self::Stays, &[b"trailer", b"upgrade"]),
+            10 if name[0].eq_ignore_ascii_case(&b's') => (Self::SetCookie, &[b"set-cookie"]),
+            10 if name[0].eq_ignore_ascii_case(&b'c') => (Self::Connection, &[b"connection"]),
+            10 => (Self::Stays, &[b"keep-alive"]),
+            // The caller has its own.
+            12 => (Self::Stays, &[b"x-request-id"]),
+            14 => (Self::Length, &[b"content-length"]),
+            15 => (Self::Stays, &[b"clear-site-data"]),
+            16 => (Self::Stays, &[b"proxy-connection"]),
+            17 => (Self::TransferEncoding, &[b"transfer-encoding"]),
+            18 => (Self::Stays, &[b"proxy-authenticate"]),
+            19 => (Self::Stays, &[b"proxy-authorization"]),
+            25 => (Self::Stays, &[b"proxy-authentication-info"]),
+            _ => return Self::Passes,
+        };
+        let found = names.iter().any(|known| name.eq_ignore_ascii_case(known));
+        if found { line } else { Self::Passes }
+    }
+}
+
+/// The lines of an answer that are for the client, and its body behind them.
+/// `Connection` is never for the client.
+pub(super) fn lines(headers: &[httparse::Header<'_>], body: &[u8]) -> Lines {
+    let mut bytes = Vec::with_capacity(512 + body.len());
+    let mut dated = false;
+    for line in headers {
+        match AnswerLine::of(line.name.as_bytes()) {
+            AnswerLine::Stays | AnswerLine::Connection | AnswerLine::TransferEncoding => continue,
+            AnswerLine::SetCookie if cookies::sets_ours(line.value) => continue,
+            AnswerLine::Date => dated = true,
+            AnswerLine::SetCookie | AnswerLine::Length | AnswerLine::Passes => {}
+        }
+        bytes.extend_from_slice(line.name.as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(line.value);
+        bytes.extend_from_slice(b"\r\n");
+    }
+    let head = bytes.len();
+    bytes.extend_from_slice(body);
+    Lines { bytes, head, dated }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn both(sent: &[(&str, &str)]) -> (Vec<String>, Vec<String>) {
+        let mut response = Response::new(());
+        for (name, value) in sent {
+            let name: http::HeaderName = name.parse().unwrap();
+            response.headers_mut().append(name, value.parse().unwrap());
+        }
+        let (mut parts, ()) = response.into_parts();
+        clean(&mut parts, false);
+        // The edge puts its own there.
+        parts.headers.remove("x-request-id");
+        let mut map: Vec<String> = parts
+            .headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+            .collect();
+        let headers: Vec<httparse::Header<'_>> =
+            sent.iter().map(|(name, value)| httparse::Header { name, value: value.as_bytes() }).collect();
+        let lines = lines(&headers, b"body");
+        assert_eq!(&lines.bytes[lines.head..], b"body");
+        let text = String::from_utf8(lines.bytes[..lines.head].to_vec()).unwrap();
+        let mut bare: Vec<String> = text
+            .split_terminator("\r\n")
+            .map(|line| {
+                line.split_once(": ")
+                    .map(|(name, value)| format!("{}: {value}", name.to_lowercase()))
+                    .unwrap()
+            })
+            .collect();
+        map.sort();
+        bare.sort();
+        (map, bare)
+    }
+
+    #[test]
+    fn threat_012_lines_and_header_maps_are_cleaned_alike() {
+        let (map, bare) = both(&[
+            ("Connection", "keep-alive"),
+            ("KEEP-ALIVE", "timeout=5"),
+            ("Proxy-Authenticate", "Basic"),
+            ("proxy-authentication-info", "x"),
+            ("Proxy-Authorization", "Basic eA=="),
+            ("Proxy-Connection", "keep-alive"),
+            ("TE", "trailers"),
+            ("Trailer", "x-sum"),
+            ("Upgrade", "h2c"),
+            ("X-Request-ID", "theirs"),
+            ("Clear-Site-Data", "\"cookies\""),
+            ("Set-Cookie", "openclaw_session=evil"),
+            ("set-cookie", " __host-openclaw_session=evil"),
+            ("Set-Cookie", "=openclaw_session=evil"),
+            ("SET-COOKIE", "theirs=1; HttpOnly"),
+            ("Set-Cookie", "note=openclaw_session"),
+            ("Content-Length", "4"),
+            ("Date", "Thu, 01 Jan 1970 00:00:00 GMT"),
+            ("Content-Type", "text/html"),
+            ("Server", "x"),
+            ("Vary", "Accept"),
+            ("Via", "1.1 them"),
+            ("X-Requested-In", "1"),
+            ("Keep-Alivf", "not it"),
+        ]);
+        assert_eq!(map, bare);
+        assert_eq!(bare.len(), 10);
+    }
+
+    #[test]
+    fn every_hop_by_hop_name_is_known_as_a_line() {
+        for name in &hop_headers::HOP_BY_HOP {
+            let upper = name.as_str().to_uppercase();
+            assert_ne!(AnswerLine::of(upper.as_bytes()), AnswerLine::Passes, "{name}");
+        }
     }
 }

@@ -21,7 +21,7 @@ use super::close_signal::{CloseReason, CloseSignal};
 use super::deadline::Deadline;
 use super::exchange::{Answer, Bounds};
 use super::pool::{Entry, Kept, Live};
-use crate::body::{Body, BodyError};
+use crate::body::{Body, BodyError, LocalBody};
 
 /// Why a body that had begun was cut short. The client sees its connection or
 /// stream break, as it would without us.
@@ -77,7 +77,7 @@ pub(super) fn receive(
         signal: bounds.close.clone(),
         closed: None,
     };
-    (parts, Body::Local(Box::pin(streamed)))
+    (parts, Body::Local(Box::new(streamed)))
 }
 
 /// The body and the connection it comes over.
@@ -261,3 +261,6 @@ impl HttpBody for Streamed {
         }
     }
 }
+
+/// Never here as a whole: what is has become bytes in [`receive`].
+impl LocalBody for Streamed {}

@@ -99,11 +99,21 @@ impl<T> Guard<T> {
         }
     }
 
-    /// Shows the machine what is held.
+    /// Takes back what it gave, to give it again. The machine is not shown it twice.
+    pub(in crate::ingress) fn unread(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let behind = std::mem::replace(&mut self.held, BytesMut::from(bytes));
+        self.held.unsplit(behind);
+        self.ready += bytes.len();
+    }
+
+    /// Shows the machine what is held and was not shown yet.
     fn feed_held(&mut self) {
         self.fresh = false;
-        let (good, stop) = self.machine.feed(&self.held, self.searched);
-        self.settle(good, stop);
+        let (good, stop) = self.machine.feed(&self.held[self.ready..], self.searched);
+        self.settle(self.ready + good, stop);
     }
 
     /// Shows the machine what was just read into `buf` behind `before`.
@@ -222,6 +232,27 @@ impl<T: AsyncRead + Unpin> Guard<T> {
         }
         self.aborted = None;
         Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
+    }
+}
+
+impl<T: AsyncRead + Unpin> Guard<T> {
+    /// Whether the client has gone, while it waits for an answer. What it sends
+    /// instead is kept, and then it is not listened to any further.
+    pub(in crate::ingress) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.held.is_empty() {
+            return Poll::Pending;
+        }
+        // Little is to be expected, and this runs with every request.
+        let mut scratch = [0; 512];
+        let mut buf = ReadBuf::new(&mut scratch);
+        match ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buf)) {
+            Ok(()) if !buf.filled().is_empty() => {
+                self.held.extend_from_slice(buf.filled());
+                self.fresh = true;
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
+        }
     }
 }
 

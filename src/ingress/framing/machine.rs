@@ -1,10 +1,14 @@
 //! The state machine of one HTTP/1.1 byte stream. It looks and does not touch.
 
-use memchr::memmem;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 
 use super::FramingFault;
 use super::chunked::Chunked;
 use super::head::{BodyFraming, Head, HeadLimits, check, hopeless, overlong};
+
+static END: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
 
 /// Where in the stream the next byte belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +110,7 @@ impl Machine {
         let skip = if rest.starts_with(b"\r\n") { 2 } else { 0 };
         let from = searched.saturating_sub(3).max(skip);
         let within = &rest[..rest.len().min(self.limits.bytes)];
-        let end = within.get(from..).and_then(|tail| memmem::find(tail, b"\r\n\r\n"));
+        let end = within.get(from..).and_then(|tail| END.find(tail));
         let Some(end) = end else {
             if within.len() == self.limits.bytes {
                 return Err(overlong(within, &self.limits));

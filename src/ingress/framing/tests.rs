@@ -19,8 +19,10 @@ use proptest::prelude::*;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 
 use super::{FramingFault, Guard, framing_fault};
+use crate::body::Upload;
 use crate::ingress::Limits;
 use crate::ingress::control::Shared;
+use crate::ingress::h1::request::{Found, take};
 
 /// A socket that yields these pieces, one a read, and swallows what is written.
 struct Pieces(VecDeque<Vec<u8>>);
@@ -429,6 +431,23 @@ fn cut(stream: &[u8], cuts: &[prop::sample::Index]) -> Vec<Vec<u8>> {
     at.windows(2).map(|pair| stream[pair[0]..pair[1]].to_vec()).collect()
 }
 
+/// Method, target and headers.
+fn line_of<B>(req: &Request<B>) -> String {
+    format!("{} {} {:?}", req.method(), req.uri(), req.headers())
+}
+
+/// What is taken of a stream without hyper.
+fn h1_reads(mut stream: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let mut seen = Vec::new();
+    while let Found::Request(taken) = take(stream) {
+        let line = line_of(&taken.request);
+        let Upload::Whole(body) = taken.request.into_body() else { panic!("a body that streams") };
+        seen.push((line, body.to_vec()));
+        stream = &stream[taken.raw.len()..];
+    }
+    seen
+}
+
 /// What hyper makes of a stream: each request's line and body, and whether it
 /// refused something by itself.
 fn hyper_reads(stream: &[u8]) -> (Vec<(String, Vec<u8>)>, bool) {
@@ -441,7 +460,7 @@ fn hyper_reads(stream: &[u8]) -> (Vec<(String, Vec<u8>)>, bool) {
         let service = service_fn(move |req: Request<Incoming>| {
             let seen = Arc::clone(&for_service);
             async move {
-                let line = format!("{} {}", req.method(), req.uri());
+                let line = line_of(&req);
                 if let Ok(body) = req.into_body().collect().await {
                     seen.lock().unwrap().push((line, body.to_bytes().to_vec()));
                 }
@@ -495,6 +514,29 @@ proptest! {
             prop_assert_eq!(through_guard, hyper_reads(&stream).0);
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn threat_079_what_is_taken_without_hyper_is_what_hyper_reads(stream in damaged()) {
+        let (out, end) = pass([stream]);
+        if end == End::Eof {
+            let taken = h1_reads(&out);
+            let mut read = hyper_reads(&out).0;
+            read.truncate(taken.len());
+            prop_assert_eq!(taken, read);
+        }
+    }
+}
+
+#[test]
+fn much_is_taken_without_hyper() {
+    let stream = b"GET /a?b HTTP/1.1\r\nHost: x\r\nAccept: */*\r\n\r\n\
+                   POST /b HTTP/1.1\r\nhost:x \r\nContent-Length: 2\r\n\r\nhi";
+    assert_eq!(h1_reads(stream).len(), 2);
+    assert_eq!(h1_reads(stream), hyper_reads(stream).0);
 }
 
 #[test]

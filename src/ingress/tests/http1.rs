@@ -1,4 +1,4 @@
-//! HTTP/1.1 through guard and hyper.
+//! HTTP/1.1 through the guard.
 
 use std::io::Write;
 
@@ -149,7 +149,7 @@ fn draining_lets_a_request_finish_and_takes_no_more() {
     let mut idle = server.connect();
     idle.write_all(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     read_until(&mut idle, "GET /a ");
-    futures_block(server.seen.waiting.notified());
+    server.wait_until_waiting();
 
     let seen = std::sync::Arc::clone(&server.seen);
     let workers = server.workers;
@@ -160,10 +160,6 @@ fn draining_lets_a_request_finish_and_takes_no_more() {
     let answer = read_all(&mut busy);
     assert_eq!(statuses(&answer), [200]);
     drain.join().unwrap();
-}
-
-fn futures_block<F: std::future::Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
 #[test]

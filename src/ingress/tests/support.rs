@@ -10,13 +10,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 
-use crate::body::{Body, BodyError};
+use crate::body::{Body, BodyError, Upload};
 use crate::ingress::{
     Admit, Binder, ConnControl, ConnFacts, Endpoint, Handler, Limits, ListenerKind, Tls, Workers,
     framing_fault,
@@ -24,14 +23,16 @@ use crate::ingress::{
 
 /// What the handler saw, and what tests tell it.
 #[derive(Default)]
-pub(super) struct Seen {
+pub(in crate::ingress) struct Seen {
     /// `METHOD target body` of each request that was served.
     pub(super) requests: Mutex<Vec<String>>,
-    pub(super) conns: Mutex<Vec<(ConnFacts, ConnControl)>>,
+    pub(in crate::ingress) conns: Mutex<Vec<(ConnFacts, ConnControl)>>,
     /// Lets `/wait` answer.
-    pub(super) go: Notify,
+    pub(in crate::ingress) go: Notify,
     /// A `/wait` request is being served.
     pub(super) waiting: Notify,
+    /// A `/wait` request was dropped without an answer.
+    pub(super) dropped: Notify,
     pub(super) refuse: std::sync::atomic::AtomicBool,
 }
 
@@ -56,13 +57,13 @@ impl Handler for TestHandler {
         facts
     }
 
-    async fn call(self: Rc<Self>, _: Rc<ConnFacts>, req: Request<Incoming>) -> Response<Body> {
+    async fn call(self: Rc<Self>, _: Rc<ConnFacts>, req: Request<Upload>) -> Response<Body> {
         self.answer(req).await
     }
 }
 
 impl TestHandler {
-    async fn answer(&self, mut req: Request<Incoming>) -> Response<Body> {
+    async fn answer(&self, mut req: Request<Upload>) -> Response<Body> {
         if let Some(fault) = framing_fault(&req, &self.limits) {
             return respond(fault.status(), "fault");
         }
@@ -71,7 +72,9 @@ impl TestHandler {
             "/unauthorized" => return respond(StatusCode::UNAUTHORIZED, "no"),
             "/wait" => {
                 self.seen.waiting.notify_one();
+                let dropped = NotifyWhenDropped(&self.seen.dropped);
                 self.seen.go.notified().await;
+                std::mem::forget(dropped);
             }
             "/large" => return Response::new(Body::full(vec![b'x'; 64 * 1024 * 1024])),
             "/endless" => return Response::new(Body::Boxed(Box::pin(Endless))),
@@ -105,6 +108,18 @@ impl TestHandler {
     }
 }
 
+struct NotifyWhenDropped<'a>(&'a tokio::sync::Notify);
+
+impl Drop for NotifyWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+pub(super) fn block_on<F: std::future::Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
 /// A body that never ends and is always ready.
 struct Endless;
 
@@ -126,14 +141,14 @@ fn respond(status: StatusCode, body: &str) -> Response<Body> {
     response
 }
 
-pub(super) struct Server {
+pub(in crate::ingress) struct Server {
     pub(super) addr: SocketAddr,
-    pub(super) seen: Arc<Seen>,
+    pub(in crate::ingress) seen: Arc<Seen>,
     pub(super) workers: Workers,
     _dir: tempfile::TempDir,
 }
 
-pub(super) fn serve(limits: Limits) -> Server {
+pub(in crate::ingress) fn serve(limits: Limits) -> Server {
     serve_tls(limits, None)
 }
 
@@ -150,7 +165,7 @@ pub(super) fn serve_tls(limits: Limits, tls: Option<&Tls>) -> Server {
 }
 
 impl Server {
-    pub(super) fn connect(&self) -> TcpStream {
+    pub(in crate::ingress) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.addr).unwrap();
         // Only so that a broken test ends.
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -158,25 +173,35 @@ impl Server {
     }
 
     /// Sends these bytes and returns all that comes back until the close.
-    pub(super) fn exchange(&self, bytes: &[u8]) -> String {
+    pub(in crate::ingress) fn exchange(&self, bytes: &[u8]) -> String {
         let mut stream = self.connect();
         stream.write_all(bytes).unwrap();
         read_all(&mut stream)
     }
 
-    pub(super) fn requests(&self) -> Vec<String> {
+    /// Waits until a request for `/wait` is in the handler's hands.
+    pub(in crate::ingress) fn wait_until_waiting(&self) {
+        block_on(self.seen.waiting.notified());
+    }
+
+    /// Waits until such a request was dropped unanswered.
+    pub(in crate::ingress) fn wait_until_dropped(&self) {
+        block_on(self.seen.dropped.notified());
+    }
+
+    pub(in crate::ingress) fn requests(&self) -> Vec<String> {
         self.seen.requests.lock().unwrap().clone()
     }
 }
 
-pub(super) fn read_all(stream: &mut TcpStream) -> String {
+pub(in crate::ingress) fn read_all(stream: &mut TcpStream) -> String {
     let mut all = Vec::new();
     stream.read_to_end(&mut all).unwrap();
     String::from_utf8_lossy(&all).into_owned()
 }
 
 /// Reads until this text has come.
-pub(super) fn read_until(stream: &mut TcpStream, text: &str) -> String {
+pub(in crate::ingress) fn read_until(stream: &mut TcpStream, text: &str) -> String {
     let mut all = String::new();
     let mut buf = [0; 4096];
     while !all.contains(text) {
@@ -188,14 +213,14 @@ pub(super) fn read_until(stream: &mut TcpStream, text: &str) -> String {
 }
 
 /// The status codes in a run of answers.
-pub(super) fn statuses(answers: &str) -> Vec<u16> {
+pub(in crate::ingress) fn statuses(answers: &str) -> Vec<u16> {
     answers.match_indices("HTTP/1.1 ").map(|(at, _)| answers[at + 9..at + 12].parse().unwrap()).collect()
 }
 
 /// Notes which workers saw a connection, and refuses them all.
 pub(super) struct Counting {
     pub(super) index: usize,
-    pub(super) seen: Arc<Mutex<std::collections::HashSet<usize>>>,
+    pub(in crate::ingress) seen: Arc<Mutex<std::collections::HashSet<usize>>>,
 }
 
 impl Handler for Counting {
@@ -208,7 +233,7 @@ impl Handler for Counting {
 
     fn open(&self, _: ConnFacts, _: ConnControl) {}
 
-    async fn call(self: Rc<Self>, _: Rc<()>, _: Request<Incoming>) -> Response<Body> {
+    async fn call(self: Rc<Self>, _: Rc<()>, _: Request<Upload>) -> Response<Body> {
         Response::new(Body::empty())
     }
 }

@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::authz::Permit;
-use crate::body::Body;
+use crate::body::{Body, Upload};
 use crate::domain::identity::IdentityHeaders;
 use crate::domain::{
     ClientAddr, HostMode, Principal, Public, Role, Route, RoutePrefix, TailnetUser, Upstream, UpstreamAddr,
@@ -210,6 +210,7 @@ impl Gateway {
 
     /// What the edge does, without the deciding.
     pub(crate) async fn serve(&self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+        let request = request.map(Upload::Streaming);
         let facts = IngressFacts {
             local_direct: false,
             evidence: crate::ingress::Evidence::None(None),
@@ -234,6 +235,7 @@ impl Gateway {
             },
             pools: &self.pools,
             close: &signal,
+            as_lines: false,
         };
         Ok(proxy::forward(permit, request, ctx).await.unwrap_or_else(|error| {
             self.errors.borrow_mut().push(format!("{error:?}"));
