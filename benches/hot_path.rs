@@ -148,7 +148,7 @@ fn facts(conn: &ConnFacts, parts: &Parts, state: &TailnetState) -> IngressFacts 
     };
     let request = Request::from_parts(parts.clone(), ());
     let host = authority_of(&request, false).unwrap();
-    classify(conn, &parts.headers, host, state, &policy, &|| None).unwrap().facts
+    classify(conn, &parts.headers, host.into(), state, &policy, &|| None).unwrap().facts
 }
 
 /// Everything `Edge::decide` does for a device of the tailnet, after who it is.

@@ -19,6 +19,14 @@ pub enum Upload {
     Streaming(Incoming),
 }
 
+impl Upload {
+    /// Whether its request may be one to switch protocols. What came whole never is: its
+    /// connection would have to be given away.
+    pub fn may_switch(&self) -> bool {
+        matches!(self, Self::Streaming(_))
+    }
+}
+
 impl HttpBody for Upload {
     type Data = Bytes;
     type Error = hyper::Error;

@@ -98,7 +98,7 @@ pub struct Forward<'a> {
     /// Ends a long wait, a stream or a tunnel.
     pub close: &'a CloseSignal,
     /// Whether the answer may come as [`Body::Lines`], for the caller to add headers to
-    /// but not to read or change.
+    /// but not to read or change. `X-Request-Id` is among the lines.
     pub as_lines: bool,
 }
 
@@ -125,8 +125,9 @@ pub async fn forward(
     mut request: Request<Upload>,
     ctx: Forward<'_>,
 ) -> Result<Response<Body>, ProxyError> {
-    let asked = Upgrade::of(&request)?;
-    let close = must_close_after(&request);
+    let may_switch = request.body().may_switch();
+    let asked = if may_switch { Upgrade::of(&request)? } else { Upgrade::None };
+    let close = may_switch && must_close_after(&request);
     let on_upgrade = matches!(asked, Upgrade::WebSocket(_)).then(|| hyper::upgrade::on(&mut request));
 
     let entry = ctx.pools.entry(&permit.route().upstream);
@@ -147,7 +148,8 @@ pub async fn forward(
         Ok(body) => {
             let bytes = request::write(&permit, &parts, &body, &ctx, &entry)?;
             let bodiless = body.is_empty();
-            let ask = Ask { method: &parts.method, bytes: &bytes, bodiless, as_lines: ctx.as_lines };
+            let as_lines = ctx.as_lines.then_some(ctx.request_id);
+            let ask = Ask { method: &parts.method, bytes: &bytes, bodiless, as_lines };
             exchange::whole(&entry, ask, bounds).await?
         }
         Err(body) => {

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::budget::Share;
@@ -11,6 +12,12 @@ use crate::domain::Reason;
 use crate::ingress::attest::{AtAccept, Condition};
 use crate::ingress::{ConnControl, ConnFacts, Endpoint, SocketOwner, peer_uid};
 use crate::proxy::{CloseReason, Closer};
+
+/// A `Host`, and its canonical form.
+pub(super) struct Named {
+    pub(super) sent: Box<[u8]>,
+    pub(super) host: Arc<str>,
+}
 
 /// What is remembered of a connection.
 pub struct Conn {
@@ -32,6 +39,8 @@ pub struct Conn {
     /// Its place in the budget of whoever used it last.
     pub(super) share: RefCell<Option<Share>>,
     pub(super) watched: Cell<bool>,
+    /// The last one that was sent: mostly the same with every request.
+    pub(super) host: RefCell<Option<Named>>,
     /// The socket at the other end of a loopback connection, asked for once: its
     /// owner does not change while it lives.
     socket_owner: RefCell<Option<Option<SocketOwner>>>,
@@ -54,6 +63,7 @@ impl Conn {
             grant: RefCell::new(None),
             share: RefCell::new(None),
             watched: Cell::new(false),
+            host: RefCell::new(None),
             socket_owner: RefCell::new(None),
             requests: Cell::new(0),
             noted: Cell::default(),

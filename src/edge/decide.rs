@@ -9,7 +9,7 @@ use std::sync::Arc;
 use http::header::{self, HeaderName};
 use http::{Method, Request};
 
-use super::conn::{Conn, OfConn};
+use super::conn::{Conn, Named, OfConn};
 use super::grant::unix_now;
 use super::guard::{self, Hosts};
 use super::path::{self, CanonicalPath};
@@ -135,7 +135,8 @@ impl Edge {
 
         // HTTPS, where the tailnet has it.
         if let Some(site) = self.https_site(view, conn) {
-            let page = respond::wants_page(request.method(), request.headers());
+            let page =
+                !respond::asks_to_switch(request) && respond::wants_page(request.method(), request.headers());
             return if page {
                 path::canonical(request.uri().path())?;
                 Ok(Allowed::Elsewhere(site.location(request.uri().path(), request.uri().query())))
@@ -276,7 +277,7 @@ impl Edge {
     }
 
     fn facts(&self, view: &View, conn: &Conn, request: &Request<Upload>) -> Result<Classified, Reason> {
-        let host = authority_of(request, conn.facts.tls.is_some())?;
+        let host = host(conn, request)?;
         if let (Some(tls), Endpoint::Tcp { .. }) = (&conn.facts.tls, conn.facts.endpoint)
             && let Some(name) = &tls.server_name
             && name.trim_end_matches('.') != host.split(':').next().unwrap_or_default()
@@ -408,7 +409,7 @@ impl Edge {
     ) -> Result<(), Reason> {
         let gateway = &view.settings.config.gateway;
         let hosts = self.hosts(view, conn, route);
-        let upgrade = request.headers().contains_key(header::UPGRADE);
+        let upgrade = respond::asks_to_switch(request);
         let options = route.map(|route| route.guard).unwrap_or_default();
         guard::check(principal, facts, request.method(), request.headers(), upgrade, &hosts, options)?;
         if gateway.require_https && !facts.https && principal.is_ambient() && facts.via != Via::Local {
@@ -416,6 +417,24 @@ impl Edge {
         }
         Ok(())
     }
+}
+
+/// The canonical authority of a request.
+fn host(conn: &Conn, request: &Request<Upload>) -> Result<Arc<str>, Reason> {
+    let https = conn.facts.tls.is_some();
+    let mut lines = request.headers().get_all(header::HOST).iter();
+    let (Some(only), None, None) = (lines.next(), lines.next(), request.uri().authority()) else {
+        return Ok(authority_of(request, https)?.into());
+    };
+    let mut known = conn.host.borrow_mut();
+    if let Some(known) = &*known
+        && *known.sent == *only.as_bytes()
+    {
+        return Ok(Arc::clone(&known.host));
+    }
+    let host: Arc<str> = authority_of(request, https)?.into();
+    *known = Some(Named { sent: only.as_bytes().into(), host: Arc::clone(&host) });
+    Ok(host)
 }
 
 impl From<FramingFault> for Reason {

@@ -136,7 +136,7 @@ pub(super) fn host_is_ours(facts: &IngressFacts, hosts: &Hosts<'_>) -> bool {
     if hosts.route == Some(name) {
         return true;
     }
-    if hosts.configured.iter().any(|configured| configured == name || *configured == facts.host) {
+    if hosts.configured.iter().any(|configured| configured == name || **configured == *facts.host) {
         return true;
     }
     if let Ok(ip) = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {

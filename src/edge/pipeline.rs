@@ -74,21 +74,21 @@ impl Edge {
         view.clone()
     }
 
-    async fn answer(&self, conn: &Rc<Conn>, mut request: Request<Upload>) -> Response<Body> {
+    async fn answer(&self, conn: &Rc<Conn>, request: Request<Upload>) -> Response<Body> {
         let started = Instant::now();
         conn.requests.set(conn.requests.get() + 1);
         let request_id = next_request_id();
         let view = self.view();
         let mut trail = Trail::default();
         let method = request.method().clone();
-        let upgrade = request.headers().contains_key(header::UPGRADE);
+        let upgrade = respond::asks_to_switch(&request);
         let close = upgrade || !request.body().is_end_stream();
         let bytes_in = request.body().size_hint().exact().unwrap_or(0);
         let logs = self.shared.log_style != Style::Off;
         // Only the line needs a copy of it.
         let raw_path = if logs { request.uri().path().to_owned() } else { String::new() };
 
-        let page = respond::wants_page(&method, request.headers());
+        let page = !upgrade && respond::wants_page(&method, request.headers());
         let (response, reason) = match self.decide(&view, conn, &request, &mut trail).await {
             Ok(Allowed::Probe(probe, detail)) => {
                 let draining = self.shared.is_draining();
@@ -101,7 +101,6 @@ impl Edge {
             }
             Ok(Allowed::Own { permit, via, path }) => (Ok(self.own(permit, via, &path, request).await), None),
             Ok(Allowed::App { permit, facts, path, opened_at, strip_authorization }) => {
-                request.headers_mut().remove(REQUEST_ID);
                 let http2 = request.version() == Version::HTTP_2;
                 let withhold =
                     permit.principal().is_ambient() && guard::is_foreign_page(request.headers(), &facts);
@@ -152,8 +151,11 @@ impl Edge {
         });
         self.counts.count(reason);
         let status = response.status();
+        let has_lines = matches!(response.body(), Body::Lines(_));
         let headers = response.headers_mut();
-        headers.insert(REQUEST_ID, request_id.clone());
+        if !has_lines {
+            headers.insert(REQUEST_ID, request_id.clone());
+        }
         // Funnel's requests share a connection with everybody's (rulings 1.6).
         let funnel = trail.facts.as_ref().is_some_and(|facts| facts.via == Via::Funnel);
         // A tunnel's answer says `upgrade` there, and ends the connection anyway.

@@ -5,10 +5,10 @@
 //! anything of the inside; that is in the log.
 
 use http::header::{self, HeaderName};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
 use crate::authn::Refusal;
-use crate::body::Body;
+use crate::body::{Body, Upload};
 use crate::domain::{Principal, Reason};
 use crate::page;
 
@@ -82,10 +82,14 @@ fn error_body(reason: Reason, request_id: &str) -> ErrorBody<'_> {
     ErrorBody { error }
 }
 
-/// A page goes to GET and HEAD that prefer one, and to nobody else (rulings 2).
+/// Whether a request asks its connection to become another protocol's.
+pub fn asks_to_switch(request: &Request<Upload>) -> bool {
+    request.body().may_switch() && request.headers().contains_key(header::UPGRADE)
+}
+
+/// For a request that does not ask to switch protocols: a page goes to GET and HEAD that prefer one, and to nobody else (rulings 2).
 pub fn wants_page(method: &Method, headers: &HeaderMap) -> bool {
     (method == Method::GET || method == Method::HEAD)
-        && !headers.contains_key(header::UPGRADE)
         && headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).is_some_and(prefers_html)
 }
 

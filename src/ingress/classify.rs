@@ -8,6 +8,7 @@ use http::HeaderMap;
 use http::HeaderName;
 use ipnetwork::IpNetwork;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::attest::{self, AtAccept, Condition};
 use super::forwarded;
@@ -57,7 +58,7 @@ pub struct Classified {
 pub fn classify(
     conn: &ConnFacts,
     headers: &HeaderMap,
-    host: String,
+    host: Arc<str>,
     state: &TailnetState,
     policy: &Policy<'_>,
     socket_uid: &dyn Fn() -> Option<u32>,
@@ -140,8 +141,9 @@ fn unix_ingress(scan: &Scan<'_>, state: &TailnetState, policy: &Policy<'_>) -> R
             .to_str()
             .ok()
             .and_then(|text| canonical_authority(text, is_https(scan)))
-            .ok_or(Reason::BadRequest)?,
-        None => String::new(),
+            .ok_or(Reason::BadRequest)?
+            .into(),
+        None => Arc::from(""),
     };
     let facts =
         IngressFacts { via, peer: None, client, https: is_https(scan), host, local_direct: false, evidence };
@@ -152,7 +154,7 @@ fn unix_ingress(scan: &Scan<'_>, state: &TailnetState, policy: &Policy<'_>) -> R
 /// connection is not attested, and that is the evidence.
 fn serve(
     scan: &Scan<'_>,
-    attested: Result<&std::sync::Arc<Running>, Evidence>,
+    attested: Result<&Arc<Running>, Evidence>,
 ) -> Result<(Via, Option<ClientAddr>, Evidence), Reason> {
     let via = if scan.funnel { Via::Funnel } else { Via::Serve };
     let source = match scan.forwarded_for {
@@ -196,7 +198,7 @@ struct Request<'a> {
     listener: ListenerKind,
     peer: PeerAddr,
     local: LocalAddr,
-    host: String,
+    host: Arc<str>,
     https: bool,
     scan: Scan<'a>,
     state: &'a TailnetState,
@@ -351,10 +353,7 @@ impl Request<'_> {
         Ok(self.settle(Via::Lan, Evidence::None(reason)))
     }
 
-    fn attest_loopback(
-        &self,
-        socket_uid: &dyn Fn() -> Option<u32>,
-    ) -> Result<&std::sync::Arc<Running>, Attested> {
+    fn attest_loopback(&self, socket_uid: &dyn Fn() -> Option<u32>) -> Result<&Arc<Running>, Attested> {
         if matches!(self.state.phase, Phase::Unknown) {
             return Err(Attested::Unknown(Reason::ServeStateUnknown));
         }
@@ -385,7 +384,7 @@ impl Request<'_> {
         }
     }
 
-    fn through_serve(&self, running: &std::sync::Arc<Running>) -> Result<Classified, Reason> {
+    fn through_serve(&self, running: &Arc<Running>) -> Result<Classified, Reason> {
         let (via, client, evidence) = serve(&self.scan, Ok(running))?;
         let facts = IngressFacts {
             via,

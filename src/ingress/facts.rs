@@ -1,6 +1,7 @@
 //! The facts of one request, settled once and read by every later room.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use crate::domain::{ClientAddr, PeerAddr, Reason};
 
@@ -51,7 +52,7 @@ pub struct IngressFacts {
     pub https: bool,
     /// The authority the client asked for, canonical: lower case, no final dot,
     /// no default port. On the unix ingress from `X-Forwarded-Host`.
-    pub host: String,
+    pub host: Arc<str>,
     /// A plain request of a process on this machine: loopback, no forwarding
     /// and no Tailscale header, and no userspace networking.
     pub local_direct: bool,

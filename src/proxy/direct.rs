@@ -58,8 +58,8 @@ pub(super) struct Ask<'a> {
     /// As it is sent.
     pub(super) bytes: &'a [u8],
     pub(super) bodiless: bool,
-    /// Whether the answer may be [`Got::Lines`].
-    pub(super) as_lines: bool,
+    /// The number of the request, if the answer may be [`Got::Lines`].
+    pub(super) as_lines: Option<&'a HeaderValue>,
 }
 
 /// Sends a request and waits for the first of its answer.
@@ -130,10 +130,10 @@ fn hear(io: &mut UpstreamIo, ask: Ask<'_>, cx: &mut Context<'_>) -> Poll<Result<
 /// The answer, if these bytes are one from its first byte to its last and nothing
 /// about it needs a second thought.
 fn whole(bytes: &[u8], ask: Ask<'_>) -> Option<Got> {
-    let mut lines = [const { std::mem::MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut headers = [const { std::mem::MaybeUninit::uninit() }; MAX_HEADERS];
     let mut parsed = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
-    let parsing = config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut lines);
+    let parsing = config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut headers);
     let httparse::Status::Complete(head) = parsing.ok()? else { return None };
     if parsed.version != Some(1) {
         return None;
@@ -144,12 +144,17 @@ fn whole(bytes: &[u8], ask: Ask<'_>) -> Option<Got> {
         return None;
     }
     let mut length = None;
+    let mut lines = ask.as_lines.map(|request_id| response::lines(request_id, bytes.len()));
     for line in &*parsed.headers {
-        match AnswerLine::of(line.name.as_bytes()) {
+        let kind = AnswerLine::of(line.name.as_bytes());
+        match kind {
             AnswerLine::Length if length.replace(plain_length(line.value)?).is_some() => return None,
             AnswerLine::TransferEncoding => return None,
             AnswerLine::Connection if !line.value.eq_ignore_ascii_case(b"keep-alive") => return None,
             _ => {}
+        }
+        if let Some(lines) = &mut lines {
+            response::pass(lines, kind, line);
         }
     }
     let bodiless = match status {
@@ -160,8 +165,9 @@ fn whole(bytes: &[u8], ask: Ask<'_>) -> Option<Got> {
     if bytes.len() - head != if bodiless { 0 } else { length? } {
         return None;
     }
-    if ask.as_lines {
-        return Some(Got::Lines(status, response::lines(parsed.headers, &bytes[head..])));
+    if let Some(mut lines) = lines {
+        lines.bytes.extend_from_slice(&bytes[head..]);
+        return Some(Got::Lines(status, lines));
     }
     let mut headers = HeaderMap::with_capacity(parsed.headers.len() + 2);
     for line in &*parsed.headers {
@@ -180,8 +186,9 @@ mod tests {
 
     /// Status, number of headers and body; in both forms, or in none.
     fn read(answer: &str, method: Method) -> Option<(u16, usize, String)> {
-        let ask = Ask { method: &method, bytes: b"", bodiless: true, as_lines: false };
-        let as_lines = whole(answer.as_bytes(), Ask { as_lines: true, ..ask });
+        let ask = Ask { method: &method, bytes: b"", bodiless: true, as_lines: None };
+        let as_lines =
+            whole(answer.as_bytes(), Ask { as_lines: Some(&HeaderValue::from_static("r1")), ..ask });
         let Some(Got::Whole(response)) = whole(answer.as_bytes(), ask) else {
             assert!(as_lines.is_none(), "{answer:?}");
             return None;

@@ -26,13 +26,13 @@ static OURS: LazyLock<HeaderValue> = LazyLock::new(|| {
     HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("0000000000000000"))
 });
 
-/// Puts a request's ids and ours; an error when ours is there already. Anything but a
-/// list of ids is replaced: a client cannot send text to an upstream this way.
-pub(super) fn put(out: &mut impl HeadLines, headers: &HeaderMap) -> Result<(), ProxyError> {
-    if headers.contains_key(&HOP) {
-        out.put(&HOP, &extended(headers)?);
-    } else {
-        out.put(&HOP, &OURS);
+/// Puts a request's ids and ours; an error when ours is there already. `headers` where
+/// it has any. Anything but a list of ids is replaced: a client cannot send text to an
+/// upstream this way.
+pub(super) fn put(out: &mut impl HeadLines, headers: Option<&HeaderMap>) -> Result<(), ProxyError> {
+    match headers {
+        Some(headers) => out.put(&HOP, &extended(headers)?),
+        None => out.put(&HOP, &OURS),
     }
     Ok(())
 }
@@ -58,7 +58,7 @@ mod tests {
 
     fn mark(headers: &mut HeaderMap) -> Result<(), ProxyError> {
         let sent = std::mem::take(headers);
-        put(headers, &sent)
+        put(headers, sent.contains_key(&HOP).then_some(&sent))
     }
 
     #[test]

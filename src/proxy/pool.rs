@@ -179,11 +179,16 @@ impl Entry {
         None
     }
 
-    /// Takes a connection back after a complete exchange; drops it, which closes
-    /// it, unless it is ready for another.
+    /// Takes a connection back after a complete exchange; drops it, which closes it,
+    /// where there are enough, or where hyper is not ready for another. A bare one is
+    /// looked at when it is taken, and before that by the sweeper.
     pub(super) fn give_back(self: &Rc<Self>, mut kept: Kept) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < MAX_IDLE && kept.is_ready() {
+        let good = match &mut kept {
+            Kept::Bare(_) => true,
+            Kept::Live(live) => live.is_ready(),
+        };
+        if idle.len() < MAX_IDLE && good {
             idle.push(Idle { since: Instant::now(), kept });
             drop(idle);
             if let Some(pools) = self.pools.upgrade() {

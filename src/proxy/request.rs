@@ -25,7 +25,7 @@ use crate::ingress::plain_length;
 
 /// As many headers as are added at most.
 const OURS: usize = 12;
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Room for the head of most.
 const HEAD: usize = 1024;
 
@@ -110,14 +110,17 @@ fn put_headers(
         b'x' => name == X_REQUEST_ID || name == loop_id::HOP,
         _ => false,
     };
+    let (mut cookie, mut hop) = (false, false);
     for (name, value) in headers {
+        cookie |= name == COOKIE;
+        hop |= name == loop_id::HOP;
         let stays =
             ours(name) || hop_headers::is_hop_by_hop(name) || named.has(name) || is_protected(name, extra);
         if !stays {
             out.put(name, value);
         }
     }
-    if !named.has(&COOKIE) {
+    if cookie && !named.has(&COOKIE) {
         cookies::put_others(out, headers, parts.version >= Version::HTTP_2);
     }
 
@@ -127,7 +130,7 @@ fn put_headers(
         Framing::Length(length) => out.put(&CONTENT_LENGTH, length),
         Framing::Chunked => out.put_text(&TRANSFER_ENCODING, b"chunked"),
     }
-    loop_id::put(out, headers)?;
+    loop_id::put(out, hop.then_some(headers))?;
     out.put(&X_REQUEST_ID, ctx.request_id);
     if let UpstreamKind::OpenClaw { .. } = upstream.kind {
         out.put(&HOST, &entry.host);

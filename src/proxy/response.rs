@@ -4,6 +4,8 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
 use http::response::Parts;
 use http::{Response, StatusCode, Version};
 
+use super::head_lines::HeadLines as _;
+use super::request::X_REQUEST_ID;
 use super::{ProxyError, cookies, hop_headers};
 use crate::body::Lines;
 
@@ -74,7 +76,7 @@ impl AnswerLine {
             10 if name[0].eq_ignore_ascii_case(&b's') => (Self::SetCookie, &[b"set-cookie"]),
             10 if name[0].eq_ignore_ascii_case(&b'c') => (Self::Connection, &[b"connection"]),
             10 => (Self::Stays, &[b"keep-alive"]),
-            // The caller has its own.
+            // Ours is there already.
             12 => (Self::Stays, &[b"x-request-id"]),
             14 => (Self::Length, &[b"content-length"]),
             15 => (Self::Stays, &[b"clear-site-data"]),
@@ -90,26 +92,27 @@ impl AnswerLine {
     }
 }
 
-/// The lines of an answer that are for the client, and its body behind them.
-/// `Connection` is never for the client.
-pub(super) fn lines(headers: &[httparse::Header<'_>], body: &[u8]) -> Lines {
-    let mut bytes = Vec::with_capacity(512 + body.len());
-    let mut dated = false;
-    for line in headers {
-        match AnswerLine::of(line.name.as_bytes()) {
-            AnswerLine::Stays | AnswerLine::Connection | AnswerLine::TransferEncoding => continue,
-            AnswerLine::SetCookie if cookies::sets_ours(line.value) => continue,
-            AnswerLine::Date => dated = true,
-            AnswerLine::SetCookie | AnswerLine::Length | AnswerLine::Passes => {}
-        }
-        bytes.extend_from_slice(line.name.as_bytes());
-        bytes.extend_from_slice(b": ");
-        bytes.extend_from_slice(line.value);
-        bytes.extend_from_slice(b"\r\n");
+/// Lines for an answer of about so many bytes, with the request's number.
+pub(super) fn lines(request_id: &HeaderValue, size: usize) -> Lines {
+    let mut lines = Lines { bytes: Vec::with_capacity(size + 64), head: 0, dated: false };
+    lines.bytes.put_text(&X_REQUEST_ID, request_id.as_bytes());
+    lines.head = lines.bytes.len();
+    lines
+}
+
+/// Adds a line of this kind, if it is for the client. `Connection` never is.
+pub(super) fn pass(lines: &mut Lines, kind: AnswerLine, line: &httparse::Header<'_>) {
+    match kind {
+        AnswerLine::Stays | AnswerLine::Connection | AnswerLine::TransferEncoding => return,
+        AnswerLine::SetCookie if cookies::sets_ours(line.value) => return,
+        AnswerLine::Date => lines.dated = true,
+        AnswerLine::SetCookie | AnswerLine::Length | AnswerLine::Passes => {}
     }
-    let head = bytes.len();
-    bytes.extend_from_slice(body);
-    Lines { bytes, head, dated }
+    lines.bytes.extend_from_slice(line.name.as_bytes());
+    lines.bytes.extend_from_slice(b": ");
+    lines.bytes.extend_from_slice(line.value);
+    lines.bytes.extend_from_slice(b"\r\n");
+    lines.head = lines.bytes.len();
 }
 
 #[cfg(test)]
@@ -124,8 +127,8 @@ mod tests {
         }
         let (mut parts, ()) = response.into_parts();
         clean(&mut parts, false);
-        // The edge puts its own there.
-        parts.headers.remove("x-request-id");
+        // The edge does this.
+        parts.headers.insert("x-request-id", HeaderValue::from_static("r1"));
         let mut map: Vec<String> = parts
             .headers
             .iter()
@@ -133,8 +136,9 @@ mod tests {
             .collect();
         let headers: Vec<httparse::Header<'_>> =
             sent.iter().map(|(name, value)| httparse::Header { name, value: value.as_bytes() }).collect();
-        let lines = lines(&headers, b"body");
-        assert_eq!(&lines.bytes[lines.head..], b"body");
+        let mut lines = lines(&HeaderValue::from_static("r1"), 0);
+        headers.iter().for_each(|line| pass(&mut lines, AnswerLine::of(line.name.as_bytes()), line));
+        assert_eq!(lines.body_len(), 0);
         let text = String::from_utf8(lines.bytes[..lines.head].to_vec()).unwrap();
         let mut bare: Vec<String> = text
             .split_terminator("\r\n")
@@ -178,7 +182,7 @@ mod tests {
             ("Keep-Alivf", "not it"),
         ]);
         assert_eq!(map, bare);
-        assert_eq!(bare.len(), 10);
+        assert_eq!(bare.len(), 11);
     }
 
     #[test]

@@ -280,7 +280,7 @@ fn threat_062_while_tailscale_is_down_the_tailnet_is_unavailable_not_unauthorize
 fn threat_003_the_unix_ingress_is_believed_while_its_conditions_hold() {
     let found = Ask { headers: alice_headers(), ..Ask::default() }.unix().unwrap();
     assert_eq!(found.facts.via, Via::Serve);
-    assert_eq!(found.facts.host, "gw.tailnet-example.ts.net", "Host is localhost there");
+    assert_eq!(&*found.facts.host, "gw.tailnet-example.ts.net", "Host is localhost there");
     let mut state = serving();
     state.serve = ServeView::Known(Arc::new(ServeFacts {
         tcp_to_unix: 1,

@@ -6,7 +6,7 @@ use http::header::{
 };
 use http::uri::PathAndQuery;
 use http::{Method, Request, Uri};
-use memchr::memchr;
+use memchr::{memchr, memchr_iter};
 
 use crate::body::Upload;
 
@@ -21,7 +21,7 @@ pub(in crate::ingress) struct Taken {
     pub(in crate::ingress) head_only: bool,
 }
 
-/// Room for the headers of most.
+/// At first there is room for at most so many headers.
 const HEADERS: usize = 24;
 
 /// What there is at the start of some bytes.
@@ -51,7 +51,7 @@ fn find(bytes: &[u8]) -> Option<Found> {
     let method = Method::from_bytes(method).ok()?;
     let target = PathAndQuery::from_maybe_shared(all.slice_ref(target)).ok()?;
 
-    let mut headers = HeaderMap::with_capacity(HEADERS);
+    let mut headers = HeaderMap::with_capacity(memchr_iter(b'\n', rest).take(HEADERS).count());
     let (mut length, mut connection) = (None, None);
     loop {
         let (line, after) = split_line(rest)?;
