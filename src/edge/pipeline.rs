@@ -74,7 +74,8 @@ impl Edge {
         view.clone()
     }
 
-    async fn answer(&self, conn: &Rc<Conn>, request: Request<Upload>) -> Response<Body> {
+    async fn answer(self: Rc<Self>, conn: Rc<Conn>, request: Request<Upload>) -> Response<Body> {
+        let conn = &conn;
         let started = Instant::now();
         conn.requests.set(conn.requests.get() + 1);
         let request_id = next_request_id();
@@ -338,7 +339,11 @@ impl Handler for Edge {
         Conn::new(facts, control)
     }
 
-    async fn call(self: Rc<Self>, conn: Rc<Conn>, request: Request<Upload>) -> Response<Body> {
-        self.answer(&conn, request).await
+    fn call(
+        self: Rc<Self>,
+        conn: Rc<Conn>,
+        request: Request<Upload>,
+    ) -> impl Future<Output = Response<Body>> + 'static {
+        self.answer(conn, request)
     }
 }

@@ -25,13 +25,13 @@ pub(super) async fn accept_tcp<H: Handler>(
     tls: Option<Tls>,
 ) {
     let mut backoff = Backoff::default();
+    // Of a listener on all addresses, each connection is asked for its own.
+    let one = listener.local_addr().ok().filter(|addr| !addr.ip().is_unspecified());
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 backoff.reset();
-                // The local address is asked for, not taken from the listener,
-                // which may listen on all of them.
-                let Ok(local) = stream.local_addr() else { continue };
+                let Some(local) = one.or_else(|| stream.local_addr().ok()) else { continue };
                 let endpoint = Endpoint::Tcp { peer: PeerAddr::new(peer), local: LocalAddr::new(local) };
                 worker.take_tcp(stream, endpoint, kind, tls.clone());
             }

@@ -50,7 +50,8 @@ pub(super) enum Next {
     Hyper(Option<Response<TrackedBody>>),
 }
 
-/// Serves a connection for as long as this suffices.
+/// Serves a connection for as long as this suffices. `bare` says that its end is the
+/// socket's and needs no goodbye.
 ///
 /// # Errors
 ///
@@ -60,6 +61,7 @@ pub(super) async fn serve<T, H>(
     handler: &Rc<H>,
     conn: &Rc<H::Conn>,
     shared: &Arc<Shared>,
+    bare: bool,
 ) -> io::Result<Next>
 where
     T: AsyncRead + AsyncWrite + Unpin,
@@ -77,7 +79,7 @@ where
         let Taken { request, raw, close, head_only } = match read.await? {
             Read::Request(taken) => taken,
             Read::More => return Ok(Next::Hyper(None)),
-            Read::End => return end(guard).await,
+            Read::End => return end(guard, &control, bare).await,
         };
         let in_flight = InFlight::start(Arc::clone(shared));
         let response = {
@@ -103,7 +105,7 @@ where
         };
         send(guard, &control).await?;
         if close {
-            return end(guard).await;
+            return end(guard, &control, bare).await;
         }
     }
 }
@@ -201,7 +203,20 @@ fn poll_send<T: AsyncRead + AsyncWrite + Unpin>(
     Pin::new(guard).poll_flush(cx)
 }
 
-async fn end<T: AsyncRead + AsyncWrite + Unpin>(guard: &mut Guard<T>) -> io::Result<Next> {
-    poll_fn(|cx| Pin::new(&mut *guard).poll_shutdown(cx)).await?;
+/// Says goodbye, unless there is no right even to that.
+async fn end<T: AsyncRead + AsyncWrite + Unpin>(
+    guard: &mut Guard<T>,
+    control: &ConnControl,
+    bare: bool,
+) -> io::Result<Next> {
+    if bare && guard.is_between_requests() {
+        return Ok(Next::End);
+    }
+    let mut aborted = pin!(control.aborted());
+    poll_fn(|cx| match aborted.as_mut().poll(cx) {
+        Poll::Ready(()) => Poll::Ready(Ok(())),
+        Poll::Pending => Pin::new(&mut *guard).poll_shutdown(cx),
+    })
+    .await?;
     Ok(Next::End)
 }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use http::Response;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -24,7 +25,7 @@ use super::handler::Handler;
 use super::slots::Slot;
 use super::stall::Stall;
 use super::tls::Tls;
-use super::tracked::answer;
+use super::tracked::{TrackedBody, answer};
 use super::{ConnFacts, Limits, TlsFacts};
 
 /// A connection that was let in.
@@ -92,45 +93,18 @@ impl<H: Handler> Accepted<H> {
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Self { handler, limits, facts, shared, slot } = self;
-        let id = facts.id;
+        let (id, bare) = (facts.id, facts.tls.is_none());
         let control = ConnControl(Arc::clone(&shared));
         let stream = Stall::new(stream, limits.write_stall, Arc::clone(&shared), slot);
         let mut guard = Guard::new(stream, first, Arc::clone(&shared), limits);
-        let conn = Rc::new(handler.open(facts, control.clone()));
-        let answered = match h1::serve(&mut guard, &handler, &conn, &shared).await {
-            Ok(Next::Hyper(answered)) => Cell::new(answered),
-            Ok(Next::End) => return,
-            Err(error) => return tracing::debug!(conn = id, %error, "connection ended early"),
-        };
-        let service = service_fn(move |req| {
-            let answered = answered.take();
-            let (handler, conn, shared) = (Rc::clone(&handler), Rc::clone(&conn), Arc::clone(&shared));
-            async move {
-                match answered {
-                    Some(answered) => Ok(answered),
-                    None => answer(handler, conn, shared, req).await,
-                }
+        let conn = Rc::new(handler.open(facts, control));
+        match h1::serve(&mut guard, &handler, &conn, &shared, bare).await {
+            Ok(Next::End) => {}
+            // Boxed: a connection that never needs it need not carry its size.
+            Ok(Next::Hyper(answered)) => {
+                Box::pin(through_hyper(guard, answered, handler, conn, shared, limits, id)).await;
             }
-        });
-        let mut builder = http1::Builder::new();
-        // The guard keeps the clock, and heads are bounded there.
-        builder.header_read_timeout(None).max_buf_size(limits.max_head_bytes.max(4096) * 2);
-        let serving = builder.serve_connection(TokioIo::new(guard), service).with_upgrades();
-        let mut serving = pin!(serving);
-        let result = tokio::select! {
-            biased;
-            result = serving.as_mut() => result,
-            () = control.finishing() => {
-                serving.as_mut().graceful_shutdown();
-                tokio::select! {
-                    biased;
-                    () = control.aborted() => return,
-                    result = serving => result,
-                }
-            }
-        };
-        if let Err(error) = result {
-            tracing::debug!(conn = id, error = %Chain(&error), "connection ended early");
+            Err(error) => tracing::debug!(conn = id, %error, "connection ended early"),
         }
     }
 
@@ -169,6 +143,53 @@ impl<H: Handler> Accepted<H> {
         if let Err(error) = result {
             tracing::debug!(conn = id, error = %Chain(&error), "connection ended early");
         }
+    }
+}
+
+/// Serves the rest of a connection, with the answer to its next request if there is
+/// one already.
+async fn through_hyper<T, H>(
+    guard: Guard<Stall<T>>,
+    answered: Option<Response<TrackedBody>>,
+    handler: Rc<H>,
+    conn: Rc<H::Conn>,
+    shared: Arc<Shared>,
+    limits: Limits,
+    id: u64,
+) where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Handler,
+{
+    let control = ConnControl(Arc::clone(&shared));
+    let answered = Cell::new(answered);
+    let service = service_fn(move |req| {
+        let answered = answered.take();
+        let (handler, conn, shared) = (Rc::clone(&handler), Rc::clone(&conn), Arc::clone(&shared));
+        async move {
+            match answered {
+                Some(answered) => Ok(answered),
+                None => answer(handler, conn, shared, req).await,
+            }
+        }
+    });
+    let mut builder = http1::Builder::new();
+    // The guard keeps the clock, and heads are bounded there.
+    builder.header_read_timeout(None).max_buf_size(limits.max_head_bytes.max(4096) * 2);
+    let mut serving = pin!(builder.serve_connection(TokioIo::new(guard), service).with_upgrades());
+    let result = tokio::select! {
+        biased;
+        result = serving.as_mut() => result,
+        () = control.finishing() => {
+            serving.as_mut().graceful_shutdown();
+            tokio::select! {
+                biased;
+                () = control.aborted() => return,
+                result = serving => result,
+            }
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(conn = id, error = %Chain(&error), "connection ended early");
     }
 }
 

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
-use tokio_rustls::rustls::{Error as RustlsError, ServerConfig};
+use tokio_rustls::rustls::{CipherSuite, Error as RustlsError, ServerConfig, SupportedCipherSuite};
 
 mod facts;
 
@@ -152,11 +152,12 @@ impl Tls {
     fn new(files: TlsFiles, pair: CertifiedKey) -> Result<Self, TlsError> {
         let current = Arc::new(Current(ArcSwap::from_pointee(pair)));
         let resolver: Arc<dyn ResolvesServerCert> = Arc::<Current>::clone(&current);
-        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
             .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(TlsError::Setup)?
             .with_no_client_auth()
             .with_cert_resolver(resolver);
+        config.ignore_client_order = true;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Self { config: Arc::new(config), current, files })
     }
@@ -207,6 +208,15 @@ impl std::fmt::Debug for Tls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tls").field("files", &self.files).finish_non_exhaustive()
     }
+}
+
+/// ring, with AES-128 before its other suites: what many clients name first needs
+/// SHA-384, which few processors have instructions for, and is no safer in practice.
+fn provider() -> CryptoProvider {
+    let mut provider = ring::default_provider();
+    let later = |suite: &SupportedCipherSuite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256;
+    provider.cipher_suites.sort_by_key(later);
+    provider
 }
 
 /// The pair that new handshakes use.

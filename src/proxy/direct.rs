@@ -74,7 +74,9 @@ pub(super) async fn ask(bare: &mut Bare, ask: Ask<'_>, bounds: Bounds<'_>) -> Re
                 }
             }
             Poll::Ready(Err(error)) => {
-                let lost = Lost { error: ProxyError::Lost(error), unsent: sent == 0, silent: true };
+                // Of what TLS took before it failed, a piece may be gone.
+                let unsent = sent == 0 && (ask.bodiless || !bare.io.is_tls());
+                let lost = Lost { error: ProxyError::Lost(error), unsent, silent: true };
                 return Poll::Ready(Err(lost));
             }
             Poll::Pending => {}

@@ -164,6 +164,7 @@ pub(super) async fn attempt(
     bounds: Bounds<'_>,
 ) -> Result<Answer, Failure> {
     live.heard.set(false);
+    live.uploaded |= !matches!(request.body(), RequestBody::Empty);
     let progress = request.body().progress();
     let bodiless = matches!(request.body(), RequestBody::Empty);
     let mut wait = Wait::new(&mut live.deadline, bounds, progress.clone());

@@ -27,14 +27,19 @@ pub(super) static HOP_BY_HOP: [HeaderName; 9] = [
     UPGRADE,
 ];
 
-/// The names that the `Connection` lines of a request list: headers that are about its
-/// connection, too. Mostly none.
+/// The headers of a request that its `Connection` lines name: they are about its
+/// connection, too. Mostly none, and never more than it has.
 pub(super) struct Named(Vec<HeaderName>);
 
 impl Named {
     pub(super) fn by(headers: &HeaderMap) -> Self {
-        let lines = headers.get_all(CONNECTION);
-        Self(lines.iter().flat_map(tokens).filter_map(named).collect())
+        let mut names = Vec::new();
+        for name in headers.get_all(CONNECTION).iter().flat_map(tokens).filter_map(named) {
+            if headers.contains_key(&name) && !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        Self(names)
     }
 
     pub(super) fn has(&self, name: &HeaderName) -> bool {
@@ -150,6 +155,13 @@ mod tests {
         ]);
         remove(&mut headers);
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-three"]);
+    }
+
+    #[test]
+    fn threat_074_no_more_names_are_kept_than_there_are_headers() {
+        let many = "a,b,x-one,".repeat(10_000);
+        let named = Named::by(&map(&[("connection", &many), ("x-one", "1"), ("x-two", "2")]));
+        assert_eq!(named.0, ["x-one"]);
     }
 
     #[test]

@@ -61,6 +61,10 @@ impl UpstreamIo {
         .unwrap();
     }
 
+    pub(super) fn is_tls(&self) -> bool {
+        matches!(self.transport, Transport::Tls(_))
+    }
+
     /// Set with every byte that arrives; whoever holds it may clear it.
     pub(super) fn heard(&self) -> Rc<Cell<bool>> {
         self.heard.clone()
@@ -133,12 +137,11 @@ impl AsyncWrite for UpstreamIo {
         each!(&mut this.transport, io => poll_write_gathered(io, cx, bufs))
     }
 
+    /// Always: hyper then keeps what it has not written of a body apart, and does not call
+    /// a connection ready for another request before that is gone. Otherwise a connection
+    /// taken from it (`pool::Live::into_bare`) could lack the end of a body.
     fn is_write_vectored(&self) -> bool {
-        match &self.transport {
-            Transport::Tcp(io) => io.is_write_vectored(),
-            Transport::Unix(io) => io.is_write_vectored(),
-            Transport::Tls(io) => io.is_write_vectored(),
-        }
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

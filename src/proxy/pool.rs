@@ -85,6 +85,9 @@ pub(super) struct Live {
     pub(super) heard: Rc<Cell<bool>>,
     /// Whether its first exchange was begun without it.
     pub(super) replays: bool,
+    /// Whether a request body went over it. It then stays hyper's: a second guard
+    /// against taking it back before all of the body has left.
+    pub(super) uploaded: bool,
 }
 
 impl UpstreamPools {
@@ -143,13 +146,18 @@ impl Entry {
     /// Those that were closed, or where something arrived that nobody asked for, are
     /// thrown away.
     pub(super) fn take(&self, now: Instant) -> Option<Kept> {
-        self.take_one(now, |idle| idle.iter().rposition(|idle| matches!(idle.kept, Kept::Live(_))))
+        let hypers = |kept: &Kept| matches!(kept, Kept::Live(_));
+        self.take_one(now, hypers).or_else(|| self.take_one(now, |_| true))
     }
 
-    /// The same, without hyper.
+    /// The same for one that is not hyper's, or has no need to be.
     pub(super) fn take_bare(&self, now: Instant) -> Option<Box<Bare>> {
+        let suits = |kept: &Kept| match kept {
+            Kept::Bare(_) => true,
+            Kept::Live(live) => !live.uploaded,
+        };
         loop {
-            match self.take_one(now, |_| None)? {
+            match self.take_one(now, suits)? {
                 Kept::Bare(bare) => return Some(bare),
                 Kept::Live(live) => {
                     if let Some(bare) = live.into_bare() {
@@ -160,9 +168,8 @@ impl Entry {
         }
     }
 
-    /// The one that `choose` names, else the one used last; the next where that is not
-    /// good.
-    fn take_one(&self, now: Instant, choose: impl Fn(&[Idle]) -> Option<usize>) -> Option<Kept> {
+    /// The one used last of those that suit; the next where that is not good.
+    fn take_one(&self, now: Instant, suits: impl Fn(&Kept) -> bool) -> Option<Kept> {
         let mut idle = self.idle.borrow_mut();
         while let Some(last) = idle.last() {
             if now.duration_since(last.since) > MAX_IDLE_AGE {
@@ -170,7 +177,7 @@ impl Entry {
                 idle.clear();
                 return None;
             }
-            let at = choose(&idle).unwrap_or(idle.len() - 1);
+            let at = idle.iter().rposition(|idle| suits(&idle.kept))?;
             let Idle { since, mut kept } = idle.remove(at);
             if now.duration_since(since) <= MAX_IDLE_AGE && kept.is_ready() {
                 return Some(kept);
@@ -234,14 +241,14 @@ impl Bare {
             .handshake(TokioIo::new(io))
             .await
             .map_err(ProxyError::Response)?;
-        Ok(Box::new(Live { sender, connection, deadline, heard, replays }))
+        Ok(Box::new(Live { sender, connection, deadline, heard, replays, uploaded: false }))
     }
 }
 
 impl Live {
     /// Takes it from hyper after a complete exchange, if it is between two.
     pub(super) fn into_bare(mut self) -> Option<Box<Bare>> {
-        if !self.is_ready() {
+        if self.uploaded || !self.is_ready() {
             return None;
         }
         let parts = self.connection.into_parts();

@@ -18,6 +18,8 @@ use crate::ingress::control::{ConnControl, Shared, Switch};
 /// What a client may send behind a request to switch protocols before it is
 /// answered.
 const MAX_EARLY: usize = 16 * 1024;
+/// What a client may send while it waits for an answer, and still be listened to.
+const MAX_AHEAD: usize = 512;
 /// What is thrown away of a refused client's bytes before it is cut off.
 const MAX_LINGER: usize = 1024 * 1024;
 
@@ -67,7 +69,8 @@ impl<T> Guard<T> {
     pub(in crate::ingress) fn new(inner: T, first: BytesMut, shared: Arc<Shared>, limits: Limits) -> Self {
         let head = HeadLimits {
             bytes: limits.max_head_bytes,
-            headers: limits.max_headers,
+            // hyper takes no more.
+            headers: limits.max_headers.min(100),
             target: limits.max_target_bytes,
         };
         let timer = Box::pin(sleep_until(Instant::now() + limits.first_byte));
@@ -97,6 +100,11 @@ impl<T> Guard<T> {
             // An idle connection keeps no buffer here.
             self.held = BytesMut::new();
         }
+    }
+
+    /// Whether nothing of a further request has come.
+    pub(in crate::ingress) fn is_between_requests(&self) -> bool {
+        self.machine.place == Place::Head && self.held.is_empty()
     }
 
     /// Takes back what it gave, to give it again. The machine is not shown it twice.
@@ -237,22 +245,22 @@ impl<T: AsyncRead + Unpin> Guard<T> {
 
 impl<T: AsyncRead + Unpin> Guard<T> {
     /// Whether the client has gone, while it waits for an answer. What it sends
-    /// instead is kept, and then it is not listened to any further.
+    /// meanwhile is kept; once that is a whole request, or much, it is not listened to
+    /// any further.
     pub(in crate::ingress) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.held.is_empty() {
-            return Poll::Pending;
-        }
         // Little is to be expected, and this runs with every request.
-        let mut scratch = [0; 512];
-        let mut buf = ReadBuf::new(&mut scratch);
-        match ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buf)) {
-            Ok(()) if !buf.filled().is_empty() => {
-                self.held.extend_from_slice(buf.filled());
-                self.fresh = true;
-                Poll::Pending
+        let mut scratch = [0; MAX_AHEAD];
+        while self.ready == 0 && self.held.len() < MAX_AHEAD {
+            let mut buf = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buf)) {
+                Ok(()) if !buf.filled().is_empty() => {
+                    self.held.extend_from_slice(buf.filled());
+                    self.fresh = true;
+                }
+                _ => return Poll::Ready(()),
             }
-            _ => Poll::Ready(()),
         }
+        Poll::Pending
     }
 }
 
@@ -345,9 +353,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<T> {
         if let Shutdown::Open = this.shutdown {
             ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
             // Between two requests nothing is to be expected.
-            if this.machine.place == Place::Opaque
-                || (this.machine.place == Place::Head && this.held.is_empty())
-            {
+            if this.machine.place == Place::Opaque || this.is_between_requests() {
                 return Poll::Ready(Ok(()));
             }
             let until = Instant::now() + this.limits.linger;

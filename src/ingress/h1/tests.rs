@@ -148,6 +148,9 @@ fn an_answer_is_framed_by_what_it_is() {
     let of_get = [("content-length", "7")];
     let unmodified = written(response(304, &of_get, Body::empty()), false, false).0;
     assert_eq!(unmodified, "HTTP/1.1 304 Not Modified\r\ncontent-length: 7\r\n\r\n");
+    let mut whole = response(200, &[], ok());
+    assert_eq!(write(&mut Vec::new(), &mut whole, true, false), Some(false));
+    assert_eq!(whole.body_mut().take_whole().unwrap(), "ok", "what is not sent is not taken");
     let head = written(response(200, &of_get, Body::empty()), true, false).0;
     assert_eq!(head, "HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n");
 }
@@ -216,11 +219,14 @@ fn what_comes_while_an_answer_is_awaited_is_answered_in_its_turn() {
 #[test]
 fn threat_073_whoever_goes_away_is_not_answered_any_more() {
     let server = serve(Limits::default());
-    let mut stream = server.connect();
-    stream.write_all(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-    server.wait_until_waiting();
-    drop(stream);
-    server.wait_until_dropped();
+    for more in ["", "\r\n", "GET", "GET /b HTTP/1.1\r\nHost: "] {
+        let mut stream = server.connect();
+        stream.write_all(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        server.wait_until_waiting();
+        stream.write_all(more.as_bytes()).unwrap();
+        drop(stream);
+        server.wait_until_dropped();
+    }
     assert!(server.requests().is_empty());
 }
 

@@ -102,6 +102,31 @@ fn an_answer_before_the_upload_ends_does_not_stop_it() {
 }
 
 #[test]
+fn threat_079_a_connection_that_has_not_taken_all_of_an_upload_is_not_used_again() {
+    run(async {
+        let app = App::bind().await;
+        let gateway = Gateway::new(app.route());
+        let mut client = gateway.client();
+        // More than the buffers between here and there hold.
+        let body = "x".repeat(16 * 1024 * 1024);
+        client.send(format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len())).await;
+        let sending = tokio::task::spawn_local(async move {
+            client.try_send(&body).await;
+            client
+        });
+        let mut wire = app.accept().await;
+        wire.head().await;
+        wire.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        let mut other = gateway.client();
+        other.send(GET).await;
+        let mut second = app.accept().await;
+        assert!(second.head().await.starts_with("get / "));
+        assert_eq!(gateway.pools.idle(), 0);
+        drop((wire, sending));
+    });
+}
+
+#[test]
 fn threat_079_a_body_shorter_than_it_said_breaks_the_clients_connection() {
     run(async {
         let app = App::bind().await;
